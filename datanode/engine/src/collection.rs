@@ -1,0 +1,405 @@
+//! One collection: schema, partitions, writes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use parking_lot::Mutex;
+use rhumb_core::query::Consistency;
+use rhumb_core::write::{Counts, Write};
+use rhumb_core::{DocId, FieldName, FieldType, Position, Schema};
+use rhumb_store::catalog::{Catalog, CatalogEntry};
+use tokio::time::Instant;
+
+use crate::env::Env;
+use crate::error::{EngineError, Outcome, PartOutcome};
+use crate::partition::Partition;
+use crate::partition::writer::Applied;
+use crate::reading::Reading;
+use crate::schema_cell::SchemaCell;
+
+pub struct Collection {
+    env: Arc<Env>,
+    schema: Arc<SchemaCell>,
+    /// One cell per partition; the lock serialises opening and closing.
+    cells: Vec<Cell>,
+    used: Mutex<Instant>,
+}
+
+#[derive(Default)]
+struct Cell {
+    open: Mutex<Option<Arc<Partition>>>,
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Cell {
+    /// The open partition, unless a task of it panicked.
+    fn sound(&self) -> Option<Arc<Partition>> {
+        self.open.lock().as_ref().filter(|p| !p.has_panicked()).cloned()
+    }
+}
+
+/// An acknowledged write.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub counts: Counts,
+    /// Where it stands in each partition it touched; session tokens are made of these.
+    pub positions: Vec<(u32, Position)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    pub rows: u64,
+    pub bytes: u64,
+    /// Rows that are not in the base table and a sealed segment yet.
+    pub unindexed_rows: u64,
+    pub positions: Vec<(u32, Position)>,
+}
+
+impl Collection {
+    pub(crate) fn new(env: Arc<Env>, catalog: Catalog, entry: CatalogEntry) -> Self {
+        let cells = (0..entry.partitions.max(1)).map(|_| Cell::default()).collect();
+        let limits = env.settings.limits.clone();
+        Self {
+            env,
+            schema: Arc::new(SchemaCell::new(catalog, entry, limits)),
+            cells,
+            used: Mutex::new(Instant::now()),
+        }
+    }
+
+    pub fn entry(&self) -> Arc<CatalogEntry> {
+        self.schema.entry()
+    }
+
+    /// The schema to type requests under.
+    pub fn schema(&self) -> Arc<Schema> {
+        self.schema.schema()
+    }
+
+    /// Splits by partition, judges, logs, shows, answers.  Not cancelled when the caller
+    /// goes away.  `SchemaMoved` asks the caller to type the request again.
+    pub async fn write(&self, write: Write) -> Result<Written, EngineError> {
+        if self.cells.len() == 1 {
+            return combine(vec![(0, self.write_part(0, write).await)]);
+        }
+        self.prepare(&write).await?;
+        let home = write
+            .idempotency
+            .as_ref()
+            .map(|i| home(&i.key, self.cells.len() as u32));
+        let mut parts = split(write, home, self.cells.len() as u32);
+        let mut answers = Vec::with_capacity(parts.len());
+        // The key's home first: it knows whether this is another request under an old key,
+        // and then no partition may apply anything.
+        if let Some(at) = parts.iter().position(|(index, _)| Some(*index) == home) {
+            let (index, part) = parts.swap_remove(at);
+            answers.push((index, Ok(self.write_part(index, part).await?)));
+        }
+        let writes = parts.into_iter().map(|(index, part)| async move {
+            let answer = self.write_part(index, part).await;
+            (index, answer)
+        });
+        answers.extend(futures::future::join_all(writes).await);
+        answers.sort_by_key(|(index, _)| *index);
+        combine(answers)
+    }
+
+    /// What would make one partition refuse while another applies is found out before any
+    /// of them is asked.
+    async fn prepare(&self, write: &Write) -> Result<(), EngineError> {
+        if let Some(filter) = &write.delete_by_filter {
+            let counts = (0..self.cells.len() as u32)
+                .map(|index| async move { self.partition(index).await?.shared.matching_ids(filter).await });
+            try_join_all(counts).await?;
+        }
+        if !write.new_fields.is_empty() {
+            self.schema.extend(&write.new_fields).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_part(&self, index: u32, write: Write) -> Result<Applied, EngineError> {
+        let bytes = weight(&write);
+        self.partition(index).await?.write(write, bytes).await
+    }
+
+    /// Adds declared fields.  Another type for a field is `Code::TypeMismatch`.
+    pub async fn declare(&self, fields: &BTreeMap<FieldName, FieldType>) -> Result<(), EngineError> {
+        self.schema.declare(fields).await
+    }
+
+    /// One snapshot per partition.  `session` are positions the snapshot must include.
+    pub async fn read(
+        &self,
+        consistency: Consistency,
+        session: &[(u32, Position)],
+    ) -> Result<Reading, EngineError> {
+        let asks_bucket = match consistency {
+            Consistency::Verified => true,
+            Consistency::Strong => self.env.settings.shared_bucket,
+            Consistency::Session | Consistency::Eventual => false,
+        };
+        let parts = (0..self.cells.len() as u32).map(|index| async move {
+            let partition = self.partition(index).await?;
+            if asks_bucket {
+                partition.verify().await?;
+            }
+            let pinned = partition.pin();
+            let wanted = session
+                .iter()
+                .find(|(part, _)| *part == index)
+                .map(|(_, position)| *position);
+            if wanted.is_some_and(|wanted| wanted > pinned.position) {
+                return Err(EngineError::Unavailable(
+                    "this server has not seen what the session token has seen".into(),
+                ));
+            }
+            Ok((partition, pinned))
+        });
+        let opened = try_join_all(parts).await?;
+        // After the pins: a snapshot never shows a field that this schema does not have.
+        Ok(Reading::new(self.schema(), opened))
+    }
+
+    pub async fn stats(&self) -> Result<Stats, EngineError> {
+        let mut stats = Stats::default();
+        for index in 0..self.cells.len() as u32 {
+            let pinned = self.partition(index).await?.pin();
+            stats.rows += pinned.snapshot.live_rows();
+            stats.unindexed_rows += pinned.snapshot.fresh_rows();
+            stats.bytes += pinned.base.as_ref().map_or(0, |b| b.bytes());
+            stats.positions.push((index, pinned.position));
+        }
+        Ok(stats)
+    }
+
+    /// Returns when every row acknowledged before the call is in the base table and in a
+    /// sealed segment.
+    pub async fn optimize(&self) -> Result<(), EngineError> {
+        try_join_all(
+            (0..self.cells.len() as u32)
+                .map(|index| async move { self.partition(index).await?.optimize().await }),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Opens it when it is not.
+    async fn partition(&self, index: u32) -> Result<Arc<Partition>, EngineError> {
+        *self.used.lock() = Instant::now();
+        let cell = &self.cells[index as usize];
+        if let Some(open) = cell.sound() {
+            return Ok(open);
+        }
+        let _changing = cell.changing.lock().await;
+        if let Some(open) = cell.sound() {
+            return Ok(open);
+        }
+        let unsound = cell.open.lock().take();
+        if let Some(unsound) = unsound {
+            unsound.close().await;
+        }
+        if self.env.fenced.is_cancelled() {
+            return Err(EngineError::Fenced);
+        }
+        if let Some(sole_writer) = &self.env.sole_writer {
+            let checked = sole_writer.check().await;
+            if checked.as_ref().is_err_and(EngineError::is_fenced) {
+                self.env.fenced.cancel();
+            }
+            checked?;
+        }
+        // In a task of its own: a caller that goes away must not leave a half-made claim.
+        let opening = Partition::open(self.env.clone(), self.schema.clone(), index);
+        let task = self
+            .env
+            .tasks
+            .spawn("partition open", rhumb_seams::OnExit::Fine, opening);
+        let opened = task
+            .await
+            .map_err(|e| EngineError::Bug(format!("opening panicked: {e}")))?;
+        if opened.as_ref().is_err_and(EngineError::is_fenced) {
+            self.env.fenced.cancel();
+        }
+        let partition = Arc::new(opened?);
+        *cell.open.lock() = Some(partition.clone());
+        Ok(partition)
+    }
+
+    pub(crate) fn open_partitions(&self) -> Vec<Arc<Partition>> {
+        self.cells
+            .iter()
+            .filter_map(|cell| cell.open.lock().clone())
+            .collect()
+    }
+
+    pub(crate) fn last_used(&self) -> Instant {
+        *self.used.lock()
+    }
+
+    /// Closes what nobody uses; returns how many.
+    pub(crate) async fn close_idle(&self) -> usize {
+        let mut closed = 0;
+        for cell in &self.cells {
+            let _changing = cell.changing.lock().await;
+            let idle = {
+                let mut open = cell.open.lock();
+                // Taken out under the lock, so that nobody is handed one that is closing.
+                match open.as_ref() {
+                    Some(p) if Arc::strong_count(p) == 1 && p.is_idle() => open.take(),
+                    _ => None,
+                }
+            };
+            if let Some(partition) = idle {
+                partition.close().await;
+                closed += 1;
+            }
+        }
+        closed
+    }
+
+    pub(crate) async fn close(&self) {
+        for cell in &self.cells {
+            let _changing = cell.changing.lock().await;
+            let open = cell.open.lock().take();
+            if let Some(partition) = open {
+                partition.close().await;
+            }
+        }
+    }
+
+    /// Opens each partition if need be, stops it and seals it for good.
+    pub(crate) async fn seal(&self) -> Result<(), EngineError> {
+        for index in 0..self.cells.len() as u32 {
+            match self.partition(index).await {
+                Ok(partition) => partition.seal().await?,
+                // Sealed by an earlier attempt.
+                Err(EngineError::Store(rhumb_store::StoreError::Sealed { .. })) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The partition that every request with this key asks.
+fn home(key: &str, partitions: u32) -> u32 {
+    DocId::from(key).partition(partitions)
+}
+
+/// Each document goes to the partition that owns its id; a filter goes to all; a key also
+/// goes to the partition it hashes to, so that it is found again whatever the body says.
+fn split(write: Write, home: Option<u32>, partitions: u32) -> Vec<(u32, Write)> {
+    let empty = Write {
+        delete_by_filter: write.delete_by_filter.clone(),
+        condition: write.condition.clone(),
+        new_fields: write.new_fields.clone(),
+        idempotency: write.idempotency.clone(),
+        all_or_nothing: write.all_or_nothing,
+        ..Write::default()
+    };
+    let mut parts = vec![empty; partitions as usize];
+    let mut touched = vec![write.delete_by_filter.is_some(); partitions as usize];
+    if let Some(home) = home {
+        touched[home as usize] = true;
+    }
+    let mut place = |id: &DocId| {
+        let part = id.partition(partitions) as usize;
+        touched[part] = true;
+        part
+    };
+    for id in write.delete {
+        parts[place(&id)].delete.push(id);
+    }
+    for (id, document) in write.upsert {
+        parts[place(&id)].upsert.push((id, document));
+    }
+    for patch in write.patch {
+        parts[place(&patch.id)].patch.push(patch);
+    }
+    if !touched.contains(&true) {
+        touched[0] = true;
+    }
+    let all = (0..partitions).zip(parts);
+    all.zip(touched)
+        .filter(|(_, touched)| *touched)
+        .map(|(part, _)| part)
+        .collect()
+}
+
+/// One answer out of the partitions' answers.
+fn combine(answers: Vec<(u32, Result<Applied, EngineError>)>) -> Result<Written, EngineError> {
+    let applied = answers.iter().filter(|(_, a)| a.is_ok()).count();
+    if applied == answers.len() {
+        let mut written = Written {
+            counts: Counts::default(),
+            positions: Vec::new(),
+        };
+        for (index, answer) in answers {
+            let Applied { counts, position } = answer?;
+            written.counts = sum(written.counts, counts);
+            written.positions.push((index, position));
+        }
+        return Ok(written);
+    }
+    let outcome = |answer: &Result<Applied, EngineError>| match answer {
+        Ok(_) => Outcome::Applied,
+        Err(EngineError::OutcomeUnknown) => Outcome::Unknown,
+        Err(_) => Outcome::NotApplied,
+    };
+    let outcomes: Vec<PartOutcome> = answers
+        .iter()
+        .map(|(partition, a)| PartOutcome {
+            partition: *partition,
+            outcome: outcome(a),
+        })
+        .collect();
+    if outcomes.iter().any(|o| o.outcome == Outcome::Applied) {
+        return Err(EngineError::PartiallyApplied(outcomes));
+    }
+    // Nothing was applied for certain, or nothing is certain: the graver word wins.
+    let errors = answers.into_iter().filter_map(|(_, a)| a.err());
+    let gravest = errors.reduce(|a, b| {
+        if matches!(b, EngineError::OutcomeUnknown) {
+            b
+        } else {
+            a
+        }
+    });
+    Err(gravest.unwrap_or_else(|| EngineError::Bug("a write without partitions".into())))
+}
+
+fn sum(a: Counts, b: Counts) -> Counts {
+    Counts {
+        upserted: a.upserted + b.upserted,
+        patched: a.patched + b.patched,
+        deleted: a.deleted + b.deleted,
+        skipped: a.skipped + b.skipped,
+        version: b.version.or(a.version),
+        created: a.created || b.created,
+    }
+}
+
+/// Bytes a write will hold in the memtable.
+fn weight(write: &Write) -> usize {
+    let id = |id: &DocId| match id {
+        DocId::Num(_) => 64,
+        DocId::Str(s) => 80 + s.len(),
+    };
+    let upserts: usize = write.upsert.iter().map(|(i, d)| id(i) + 64 + d.heap_size()).sum();
+    let patches: usize = write
+        .patch
+        .iter()
+        .map(|p| {
+            id(&p.id)
+                + p.set
+                    .iter()
+                    .filter_map(|(_, v)| v.as_ref())
+                    .map(|v| 48 + v.heap_size())
+                    .sum::<usize>()
+        })
+        .sum();
+    let deletes: usize = write.delete.iter().map(id).sum();
+    upserts + patches + deletes + 64
+}

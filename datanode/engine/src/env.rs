@@ -1,0 +1,36 @@
+//! What every part of an open database shares.
+
+use rhumb_seams::{CancellationToken, Clock, Ids, Tasks};
+use rhumb_store::Bucket;
+use tokio::sync::Semaphore;
+
+use crate::budget::{MemtableBudget, SegmentParts};
+use crate::database::Settings;
+use crate::lance_store::LanceEnv;
+use crate::sole_writer::SoleWriter;
+
+pub struct Env {
+    pub bucket: Bucket,
+    pub lance: LanceEnv,
+    pub settings: Settings,
+    /// Names this process in STATE.
+    pub holder: String,
+    pub clock: Clock,
+    pub ids: Ids,
+    pub tasks: Tasks,
+    /// Cancelled when another server took something of ours over (I2).
+    pub fenced: CancellationToken,
+    /// Where other servers can reach the bucket.
+    pub sole_writer: Option<SoleWriter>,
+    pub memtables: MemtableBudget,
+    pub parts: SegmentParts,
+    /// Flushes and merges running at once: they are CPU- and disk-bound.
+    pub heavy: Semaphore,
+}
+
+impl Env {
+    /// Memtable bytes at which one partition freezes.
+    pub fn freeze_bytes(&self) -> usize {
+        (self.settings.memory_limit / 16).clamp(4 << 20, 64 << 20)
+    }
+}

@@ -1,0 +1,269 @@
+//! What a write does to the documents it meets: pure, one request at a time, in the order
+//! `delete_by_filter`, `delete`, `upsert`, `patch`.
+//!
+//! The caller says what each document looks like in write order (P4); the answer is the
+//! rows to log and the counts to reply with.  Nothing is applied here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rhumb_core::write::{Condition, Counts, Patch, Write};
+use rhumb_core::{DocId, Document, Seq};
+
+use crate::rows::Row;
+
+/// A document as the write order shows it.
+#[derive(Clone, Debug)]
+pub struct Old {
+    pub seq: Seq,
+    /// Loaded for the ids that [`needs_document`] names; `None` otherwise.
+    pub document: Option<Arc<Document>>,
+}
+
+#[derive(Debug, Default)]
+pub struct Judged {
+    pub rows: Vec<Row>,
+    pub counts: Counts,
+}
+
+impl Judged {
+    /// A document that patches made larger than `limit`; whole ones are weighed when they
+    /// are typed.
+    pub fn too_large(&self, write: &Write, limit: usize) -> Option<&DocId> {
+        if write.patch.is_empty() {
+            return None;
+        }
+        let large = |row: &&Row| row.document.as_ref().is_some_and(|d| d.heap_size() > limit);
+        self.rows.iter().find(large).map(|row| &row.id)
+    }
+}
+
+/// The ids whose old document, not only its existence, decides the outcome.
+pub fn needs_document(write: &Write) -> Vec<&DocId> {
+    let patched = write.patch.iter().map(|p| &p.id);
+    let conditional = matches!(write.condition, Some(Condition::Filter(_)));
+    let conditioned = write
+        .delete
+        .iter()
+        .chain(write.upsert.iter().map(|(id, _)| id))
+        .filter(|_| conditional);
+    patched.chain(conditioned).collect()
+}
+
+/// Every id a write may touch, `delete_by_filter` aside.
+pub fn touches(write: &Write) -> impl Iterator<Item = &DocId> {
+    write
+        .delete
+        .iter()
+        .chain(write.upsert.iter().map(|(id, _)| id))
+        .chain(write.patch.iter().map(|p| &p.id))
+}
+
+/// `matched` are the documents that `delete_by_filter` met; `next` gives the versions.
+pub fn judge(
+    write: &Write,
+    matched: &[DocId],
+    old: &HashMap<DocId, Old>,
+    mut next: impl FnMut() -> Seq,
+) -> Judged {
+    let mut bench = Bench {
+        old,
+        changed: HashMap::new(),
+        judged: Judged::default(),
+        write,
+    };
+    for id in matched.iter().chain(&write.delete) {
+        bench.delete(id, &mut next);
+    }
+    for (id, document) in &write.upsert {
+        bench.upsert(id, document, &mut next);
+    }
+    for patch in &write.patch {
+        bench.patch(patch, &mut next);
+    }
+    bench.judged
+}
+
+struct Bench<'a> {
+    old: &'a HashMap<DocId, Old>,
+    /// What this request itself already did.
+    changed: HashMap<DocId, Option<Old>>,
+    judged: Judged,
+    write: &'a Write,
+}
+
+impl Bench<'_> {
+    fn current(&self, id: &DocId) -> Option<&Old> {
+        match self.changed.get(id) {
+            Some(changed) => changed.as_ref(),
+            None => self.old.get(id),
+        }
+    }
+
+    fn holds(&self, id: &DocId) -> bool {
+        let current = self.current(id);
+        match &self.write.condition {
+            None => true,
+            Some(Condition::Absent(wanted)) => current.is_none() == *wanted,
+            Some(Condition::Version(version)) => current.is_some_and(|old| old.seq == *version),
+            Some(Condition::Filter(filter)) => current
+                .and_then(|old| old.document.as_ref())
+                .is_some_and(|d| filter.matches(id, d)),
+        }
+    }
+
+    fn delete(&mut self, id: &DocId, next: &mut impl FnMut() -> Seq) {
+        if !self.holds(id) {
+            self.judged.counts.skipped += 1;
+        } else if self.current(id).is_some() {
+            self.record(id, None, next());
+            self.judged.counts.deleted += 1;
+        }
+    }
+
+    fn upsert(&mut self, id: &DocId, document: &Document, next: &mut impl FnMut() -> Seq) {
+        if !self.holds(id) {
+            self.judged.counts.skipped += 1;
+            return;
+        }
+        self.judged.counts.created = self.current(id).is_none();
+        self.record(id, Some(Arc::new(document.clone())), next());
+        self.judged.counts.upserted += 1;
+    }
+
+    fn patch(&mut self, patch: &Patch, next: &mut impl FnMut() -> Seq) {
+        let known = self.current(&patch.id).and_then(|old| old.document.clone());
+        let Some(document) = known.filter(|_| self.holds(&patch.id)) else {
+            self.judged.counts.skipped += 1;
+            return;
+        };
+        let mut document = document.as_ref().clone();
+        for (name, value) in &patch.set {
+            match value {
+                Some(value) => document.set(name.clone(), value.clone()),
+                None => document.remove(name.as_str()),
+            }
+        }
+        self.judged.counts.created = false;
+        self.record(&patch.id, Some(Arc::new(document)), next());
+        self.judged.counts.patched += 1;
+    }
+
+    fn record(&mut self, id: &DocId, document: Option<Arc<Document>>, seq: Seq) {
+        self.changed.insert(
+            id.clone(),
+            document.clone().map(|d| Old {
+                seq,
+                document: Some(d),
+            }),
+        );
+        self.judged.rows.push(Row {
+            id: id.clone(),
+            seq,
+            document,
+        });
+        self.judged.counts.version = Some(seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::{FieldName, Value};
+
+    use super::*;
+
+    fn document(lex: i64) -> Document {
+        Document::from_fields(vec![(FieldName::parse("lex").expect("a name"), Value::Int(lex))])
+    }
+
+    fn stored(id: &str, seq: u64, lex: i64) -> HashMap<DocId, Old> {
+        HashMap::from([(
+            id.into(),
+            Old {
+                seq: Seq(seq),
+                document: Some(Arc::new(document(lex))),
+            },
+        )])
+    }
+
+    fn run(write: &Write, matched: &[DocId], old: &HashMap<DocId, Old>) -> Judged {
+        let mut seq = Seq(100);
+        judge(write, matched, old, || {
+            seq = seq.next();
+            seq
+        })
+    }
+
+    #[test]
+    fn a_request_sees_its_own_earlier_steps() {
+        let write = Write {
+            delete: vec!["a".into()],
+            upsert: vec![("a".into(), document(1))],
+            patch: vec![Patch {
+                id: "a".into(),
+                set: vec![(FieldName::parse("lex").expect("a name"), Some(Value::Int(2)))],
+            }],
+            ..Write::default()
+        };
+        let judged = run(&write, &[], &stored("a", 7, 0));
+        let last = judged.rows.last().expect("three rows");
+        assert_eq!(judged.rows.len(), 3);
+        assert_eq!(last.document.as_deref(), Some(&document(2)));
+        assert_eq!(
+            (
+                judged.counts.deleted,
+                judged.counts.upserted,
+                judged.counts.patched
+            ),
+            (1, 1, 1)
+        );
+    }
+
+    #[test]
+    fn what_a_filter_matched_is_gone_before_the_upsert_of_the_same_id() {
+        let write = Write {
+            upsert: vec![("a".into(), document(5))],
+            ..Write::default()
+        };
+        let judged = run(&write, &["a".into()], &stored("a", 7, 0));
+        assert!(judged.counts.created);
+        assert_eq!(judged.counts.deleted, 1);
+    }
+
+    #[test]
+    fn a_condition_that_does_not_hold_skips_the_document_alone() {
+        let write = Write {
+            upsert: vec![("a".into(), document(1)), ("b".into(), document(1))],
+            condition: Some(Condition::Absent(true)),
+            ..Write::default()
+        };
+        let judged = run(&write, &[], &stored("a", 7, 0));
+        assert_eq!((judged.counts.upserted, judged.counts.skipped), (1, 1));
+    }
+
+    #[test]
+    fn an_absent_document_is_neither_patched_nor_counted_as_deleted() {
+        let write = Write {
+            delete: vec!["x".into()],
+            patch: vec![Patch {
+                id: "y".into(),
+                set: Vec::new(),
+            }],
+            ..Write::default()
+        };
+        let judged = run(&write, &[], &HashMap::new());
+        assert!(judged.rows.is_empty());
+        assert_eq!((judged.counts.deleted, judged.counts.skipped), (0, 1));
+    }
+
+    #[test]
+    fn a_version_holds_only_for_the_stored_one() {
+        let at = |version| Write {
+            upsert: vec![("a".into(), document(1))],
+            condition: Some(Condition::Version(Seq(version))),
+            ..Write::default()
+        };
+        assert_eq!(run(&at(7), &[], &stored("a", 7, 0)).counts.upserted, 1);
+        assert_eq!(run(&at(6), &[], &stored("a", 7, 0)).counts.skipped, 1);
+    }
+}

@@ -1,0 +1,30 @@
+//! The engine: collections over a bucket.  The only crate that names Lance.
+//!
+//! A [`Database`] hands out [`Collection`]s; a collection is split into partitions; a
+//! partition has one writer task that owns its log, its view and its base table.
+//! Nothing acknowledged is ever lost: a write is answered when its log object is in the
+//! bucket *and* the view shows it (I1), and a partition whose epoch was taken over stops
+//! at once (I2).  `docs/protocol/` has the rules by number.
+
+mod base;
+mod budget;
+mod collection;
+mod database;
+mod entry;
+mod env;
+mod error;
+mod idem;
+mod judge;
+mod lance_store;
+mod partition;
+mod pinned;
+mod reading;
+mod rows;
+mod schema_cell;
+mod sole_writer;
+
+pub use collection::{Collection, Stats, Written};
+pub use database::{Created, Database, Settings};
+pub use error::{EngineError, Outcome, PartOutcome};
+pub use reading::{Page, PageStart, Reading, Scan, ScanSnapshot};
+pub use rows::{Row, encode_table, table_schema};

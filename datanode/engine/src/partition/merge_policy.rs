@@ -1,0 +1,112 @@
+//! Which fragments to merge: pure, size-tiered.
+//!
+//! Fragments fall into tiers of eightfold size; a full tier is merged into one fragment of
+//! the next.  So a row is rewritten once per tier it climbs, and the number of fragments
+//! stays below eight per tier.  A fragment that is mostly dead is rewritten alone.
+
+/// Fragments of one tier that are merged together.
+const FANOUT: usize = 8;
+/// A merged fragment holds at most this many rows: merging is streamed, but its codes and
+/// keys are rebuilt in memory.
+const MAX_ROWS: u64 = 1 << 20;
+const SMALLEST_TIER: u64 = 1_024;
+/// Dead share above which a fragment is rewritten for its own sake.
+const MAX_DEAD: f64 = 0.3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub id: u64,
+    pub live: u64,
+    pub dead: u64,
+}
+
+/// The fragments to merge next, in table order; `None` when all is well.
+pub fn choose(fragments: &[Size]) -> Option<Vec<u64>> {
+    if let Some(hollow) = fragments.iter().find(|f| is_hollow(f)) {
+        return Some(vec![hollow.id]);
+    }
+    let highest = fragments.iter().map(|f| tier(f.live)).max()?;
+    (0..=highest).find_map(|wanted| {
+        let mut rows = 0;
+        let members: Vec<u64> = fragments
+            .iter()
+            .filter(|f| tier(f.live) == wanted)
+            .take_while(|f| {
+                rows += f.live;
+                rows <= MAX_ROWS
+            })
+            .take(FANOUT)
+            .map(|f| f.id)
+            .collect();
+        (members.len() == FANOUT).then_some(members)
+    })
+}
+
+fn is_hollow(f: &Size) -> bool {
+    f.dead > SMALLEST_TIER && f.dead as f64 > MAX_DEAD * (f.live + f.dead) as f64
+}
+
+fn tier(live: u64) -> u32 {
+    (live / SMALLEST_TIER + 1).ilog(FANOUT as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(id: u64, live: u64) -> Size {
+        Size { id, live, dead: 0 }
+    }
+
+    #[test]
+    fn a_full_tier_is_merged_and_a_part_of_one_is_not() {
+        let seven: Vec<Size> = (0..7).map(|id| live(id, 100)).collect();
+        assert_eq!(choose(&seven), None);
+        let eight: Vec<Size> = (0..8).map(|id| live(id, 100)).collect();
+        assert_eq!(choose(&eight), Some((0..8).collect()));
+    }
+
+    #[test]
+    fn small_and_large_fragments_do_not_mix() {
+        let mut mixed: Vec<Size> = (0..7).map(|id| live(id, 100)).collect();
+        mixed.push(live(7, 50_000));
+        assert_eq!(choose(&mixed), None);
+    }
+
+    #[test]
+    fn a_hollow_fragment_goes_first() {
+        let mut fragments: Vec<Size> = (0..8).map(|id| live(id, 100)).collect();
+        fragments.push(Size {
+            id: 9,
+            live: 10_000,
+            dead: 9_000,
+        });
+        assert_eq!(choose(&fragments), Some(vec![9]));
+    }
+
+    #[test]
+    fn fragments_at_the_limit_are_left_alone() {
+        let large: Vec<Size> = (0..16).map(|id| live(id, 300_000)).collect();
+        assert_eq!(choose(&large), None);
+    }
+
+    #[test]
+    fn a_long_life_of_equal_flushes_keeps_fragments_few() {
+        let mut fragments: Vec<Size> = Vec::new();
+        let mut most = 0;
+        for id in 0..2_000 {
+            fragments.push(live(id, 512));
+            while let Some(chosen) = choose(&fragments) {
+                let rows = fragments
+                    .iter()
+                    .filter(|f| chosen.contains(&f.id))
+                    .map(|f| f.live)
+                    .sum();
+                fragments.retain(|f| !chosen.contains(&f.id));
+                fragments.push(live(1_000_000 + id, rows));
+            }
+            most = most.max(fragments.len());
+        }
+        assert!(most <= 40, "{most} fragments at once");
+    }
+}

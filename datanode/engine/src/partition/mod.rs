@@ -1,0 +1,275 @@
+//! One open partition: its view, its base, its writer task and its maintenance loop.
+//!
+//! Opening claims the epoch, fences, replays and only then serves (P14); `recover.rs` does
+//! that.  Closing ends both tasks; the log keeps what was not merged yet.
+
+pub mod maintain;
+mod merge_policy;
+mod pace;
+mod recover;
+pub mod writer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+use rhumb_core::query::Include;
+use rhumb_core::{DocId, Filter, Position};
+use rhumb_store::log::{Barrier, Claim, Log};
+use rhumb_view::View;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::base::Base;
+use crate::env::Env;
+use crate::error::EngineError;
+use crate::judge::Old;
+use crate::partition::writer::{Applied, Request, WriteRequest};
+use crate::pinned::Pinned;
+use crate::rows::Row;
+use crate::schema_cell::SchemaCell;
+
+/// Requests waiting for the writer; more make their senders wait.
+const QUEUE: usize = 1_024;
+/// How often somebody who waits for a flush makes sure that there is still someone to flush.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A handle; the partition lives until it is closed.
+pub struct Partition {
+    pub shared: Arc<Shared>,
+    barrier: Barrier,
+    requests: mpsc::Sender<Request>,
+    /// The writer and maintenance; each ends with what it owned of the claim.
+    tasks: Mutex<Option<(JoinHandle<Log>, JoinHandle<Claim>)>>,
+}
+
+/// What the writer, maintenance and readers of a partition see.
+pub struct Shared {
+    /// `collection/p0`, for messages.
+    pub name: String,
+    /// `c/<id>/p0`, relative to the bucket's prefix.
+    pub folder: String,
+    pub env: Arc<Env>,
+    pub schema: Arc<SchemaCell>,
+    pub view: View,
+    /// `None` until the first flush.  Held for writing while view and base change
+    /// together, for reading while a reader pins both: a pinned snapshot's rows are all in
+    /// the pinned base.
+    pub base: RwLock<Option<Base>>,
+    /// The last position that is durable and visible.
+    pub position: watch::Sender<Position>,
+    /// The number of the last finished flush.
+    pub flushed: watch::Sender<u64>,
+    halted: Mutex<Option<String>>,
+    /// A task of the partition panicked: what it was about to do is in doubt, and the
+    /// partition has to be opened anew.
+    panicked: AtomicBool,
+}
+
+/// Held by a task of the partition; tells how the task ended.
+struct Watched(Weak<Shared>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(shared) = self.0.upgrade()
+        {
+            shared.panicked.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Partition {
+    /// Judged, logged, shown.  Not cancelled when the caller goes away: the writer task
+    /// owns the request once it is queued.
+    pub async fn write(&self, write: rhumb_core::write::Write, bytes: usize) -> Result<Applied, EngineError> {
+        self.shared.check_halted()?;
+        self.shared.env.memtables.admit(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Write(Box::new(WriteRequest { write, bytes, reply }));
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| self.shared.closed())?;
+        answer.await.map_err(|_| match self.has_panicked() {
+            true => EngineError::OutcomeUnknown,
+            false => self.shared.closed(),
+        })?
+    }
+
+    /// Only opening it anew helps.
+    pub fn has_panicked(&self) -> bool {
+        self.shared.panicked.load(Ordering::SeqCst)
+    }
+
+    /// The snapshot and base that readers use.
+    pub fn pin(&self) -> Pinned {
+        self.shared.pin()
+    }
+
+    /// `verified`: nobody else holds the epoch, asked of the bucket (P15).
+    pub async fn verify(&self) -> Result<(), EngineError> {
+        let checked = self.barrier.check().await.map_err(EngineError::from);
+        if checked.as_ref().is_err_and(EngineError::is_fenced) {
+            self.shared.env.fenced.cancel();
+        }
+        checked
+    }
+
+    /// Returns when every row acknowledged before the call is in the base.
+    pub async fn optimize(&self) -> Result<(), EngineError> {
+        let (reply, number) = oneshot::channel();
+        self.requests
+            .send(Request::Freeze(reply))
+            .await
+            .map_err(|_| self.shared.closed())?;
+        let number = number.await.map_err(|_| self.shared.closed())?;
+        let mut flushed = self.shared.flushed.subscribe();
+        loop {
+            let done = flushed.wait_for(|done| *done >= number);
+            match tokio::time::timeout(LOOK_AGAIN, done).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => return Err(self.shared.closed()),
+                Err(_) if self.maintenance_has_ended() => return Err(self.shared.closed()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn maintenance_has_ended(&self) -> bool {
+        self.tasks
+            .lock()
+            .as_ref()
+            .is_none_or(|(_, maintenance)| maintenance.is_finished())
+    }
+
+    /// True when nothing runs or waits here, so that closing costs nobody anything.
+    pub fn is_idle(&self) -> bool {
+        self.requests.capacity() == QUEUE && Arc::strong_count(&self.shared) <= 3
+    }
+
+    /// Refuses new requests, waits until both tasks have ended and hands the partition
+    /// back, so that the next opening needs no fence.
+    pub async fn close(&self) {
+        let Some((log, claim)) = self.stop().await else {
+            return;
+        };
+        if let Err(e) = claim.release(log).await {
+            tracing::debug!(partition = self.shared.name, error = %e, "not handed back: the next opening fences");
+        }
+    }
+
+    /// No write is accepted any more, by us or anybody: the collection is being deleted.
+    pub async fn seal(&self) -> Result<(), EngineError> {
+        match self.stop().await {
+            Some((log, claim)) => Ok(claim.seal(log).await?),
+            None => Err(self.shared.closed()),
+        }
+    }
+
+    /// Both owners of the claim, once; `None` when they are gone already.
+    async fn stop(&self) -> Option<(Log, Claim)> {
+        let (reply, ended) = oneshot::channel();
+        if self.requests.send(Request::Close(reply)).await.is_ok() {
+            // An error means that the writer had ended already.
+            let _ = ended.await;
+        }
+        let (writer, maintenance) = self.tasks.lock().take()?;
+        match tokio::join!(writer, maintenance) {
+            (Ok(log), Ok(claim)) => Some((log, claim)),
+            (log, claim) => {
+                for e in [log.err(), claim.err()].into_iter().flatten() {
+                    tracing::error!(partition = self.shared.name, error = %e, "a partition task ended badly");
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn watched(self: &Arc<Self>) -> Watched {
+        Watched(Arc::downgrade(self))
+    }
+
+    pub fn pin(&self) -> Pinned {
+        let base = self.base.read();
+        Pinned {
+            snapshot: self.view.snapshot(),
+            base: base.clone(),
+            schema: self.schema.schema(),
+            env: self.env.clone(),
+            position: *self.position.borrow(),
+        }
+    }
+
+    /// Shows durable rows.
+    pub fn show(&self, rows: Vec<Row>, position: Position) {
+        self.view.apply(&writer::changes(rows));
+        self.position.send_replace(position);
+    }
+
+    /// The current versions of `ids` that exist; with the document where `needs` says so.
+    pub async fn stored(
+        &self,
+        ids: Vec<DocId>,
+        needs: impl Fn(&DocId) -> bool,
+        include: &Include,
+    ) -> Result<Vec<(DocId, Old)>, EngineError> {
+        let (pinned, found) = {
+            let _together = self.base.read();
+            let (snapshot, found) = self.view.lookup_with_snapshot(&ids);
+            (
+                Pinned {
+                    snapshot,
+                    ..self.pin()
+                },
+                found,
+            )
+        };
+        let mut old = Vec::new();
+        let mut to_fetch = Vec::new();
+        for (id, found) in ids.into_iter().zip(found) {
+            let Some((row, seq)) = found else { continue };
+            if needs(&id) {
+                to_fetch.push((old.len(), row));
+            }
+            old.push((id, Old { seq, document: None }));
+        }
+        let rows: Vec<_> = to_fetch.iter().map(|(_, row)| *row).collect();
+        let documents = pinned.documents(&rows, include).await?;
+        for ((at, _), document) in to_fetch.into_iter().zip(documents) {
+            old[at].1.document = Some(document);
+        }
+        Ok(old)
+    }
+
+    /// The ids a by-filter write means, refused when they are too many.
+    pub async fn matching_ids(&self, filter: &Filter) -> Result<Vec<DocId>, EngineError> {
+        let pinned = self.pin();
+        let mask = pinned.mask(filter).await?;
+        let limit = self.env.settings.limits.by_filter_rows;
+        if mask.count() > limit as u64 {
+            return Err(writer::too_many(mask.count(), limit));
+        }
+        Ok(pinned.ids(&mask))
+    }
+
+    pub fn halt(&self, reason: String) {
+        self.halted.lock().get_or_insert(reason);
+    }
+
+    fn check_halted(&self) -> Result<(), EngineError> {
+        match self.halted.lock().as_ref() {
+            None => Ok(()),
+            Some(reason) => Err(EngineError::Corrupt(format!("{} is halted: {reason}", self.name))),
+        }
+    }
+
+    fn closed(&self) -> EngineError {
+        if self.env.fenced.is_cancelled() {
+            return EngineError::Fenced;
+        }
+        EngineError::Unavailable(format!("{} is closing", self.name))
+    }
+}

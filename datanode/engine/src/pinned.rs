@@ -1,0 +1,244 @@
+//! A snapshot of one partition with the base it belongs to, and everything that is read
+//! from the two: rows from the base by address, columns and codes of segments on demand.
+
+use std::sync::Arc;
+
+use rhumb_core::query::Include;
+use rhumb_core::{DocId, Document, FieldName, FieldType, Filter, Position, Schema, Vector, VectorType};
+use rhumb_view::{Codes, CodesBuilder, Column, ColumnBuilder, RowMask, RowRef, Segment, Snapshot, ViewError};
+
+use crate::base::{self, Base};
+use crate::budget::PartKind;
+use crate::env::Env;
+use crate::error::EngineError;
+use crate::rows;
+
+#[derive(Clone)]
+pub struct Pinned {
+    pub snapshot: Arc<Snapshot>,
+    pub base: Option<Base>,
+    pub schema: Arc<Schema>,
+    pub env: Arc<Env>,
+    pub position: Position,
+}
+
+impl Pinned {
+    fn base(&self) -> Result<&Base, EngineError> {
+        self.base
+            .as_ref()
+            .ok_or_else(|| EngineError::Bug("a sealed row without a base table".into()))
+    }
+
+    /// The documents of live rows, in the order asked for.
+    pub async fn documents(
+        &self,
+        rows: &[RowRef],
+        include: &Include,
+    ) -> Result<Vec<Arc<Document>>, EngineError> {
+        let mut documents: Vec<Option<Arc<Document>>> = vec![None; rows.len()];
+        let mut sealed = Vec::new();
+        for (at, row) in rows.iter().enumerate() {
+            match self.snapshot.fresh_document(*row) {
+                Some(document) => documents[at] = Some(project(&document, include)),
+                None if *include == Include::Nothing => documents[at] = Some(Arc::default()),
+                None => sealed.push((at, self.address(*row)?)),
+            }
+        }
+        if !sealed.is_empty() {
+            let fields: Vec<&FieldName> = match include {
+                Include::Everything => self.schema.fields.keys().collect(),
+                Include::Fields(names) => names.iter().collect(),
+                Include::Nothing => Vec::new(),
+            };
+            let addresses: Vec<(u64, u32)> = sealed.iter().map(|(_, address)| *address).collect();
+            let batch = self.base()?.take(&addresses, &base::with_keys(fields)).await?;
+            for ((at, _), row) in sealed.into_iter().zip(rows::decode_table(&batch, &self.schema)?) {
+                documents[at] = row.document;
+            }
+        }
+        let complete: Option<Vec<_>> = documents.into_iter().collect();
+        complete.ok_or_else(|| EngineError::Bug("a live row without a document".into()))
+    }
+
+    /// One vector of each row; `None` where the document has none.
+    pub async fn vectors(
+        &self,
+        field: &FieldName,
+        ty: &VectorType,
+        rows: &[RowRef],
+    ) -> Result<Vec<Option<Vector>>, EngineError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let addresses = rows
+            .iter()
+            .map(|row| self.address(*row))
+            .collect::<Result<Vec<_>, _>>()?;
+        let batch = self.base()?.take(&addresses, &[rows::column_name(field)]).await?;
+        match batch.column_by_name(&rows::column_name(field)) {
+            Some(column) => Ok(rows::decode_vectors(column, ty)?.collect()),
+            None => Ok(vec![None; rows.len()]),
+        }
+    }
+
+    fn address(&self, row: RowRef) -> Result<(u64, u32), EngineError> {
+        let segment = self
+            .snapshot
+            .segment(row.segment)
+            .ok_or_else(|| EngineError::Bug("a row of a segment that its snapshot has not".into()))?;
+        Ok((segment.segment().fragment(), row.ordinal))
+    }
+
+    /// The rows that match, loading the columns that decide it.
+    pub async fn mask(&self, filter: &Filter) -> Result<RowMask, EngineError> {
+        let fields: Vec<FieldName> = filter.fields().into_iter().cloned().collect();
+        // Held until the answer: under memory pressure one load may evict another.
+        let _held = self.load_columns(&fields).await?;
+        let (snapshot, filter) = (self.snapshot.clone(), filter.clone());
+        self.compute(move || snapshot.filter(&filter)).await?.map_err(bug)
+    }
+
+    pub fn ids(&self, mask: &RowMask) -> Vec<DocId> {
+        self.snapshot
+            .rows(Some(mask))
+            .filter_map(|row| self.snapshot.row_id(row))
+            .collect()
+    }
+
+    /// Columns of the fields, loaded where they are missing.  They stay findable for as
+    /// long as the caller holds them.
+    pub async fn load_columns(&self, fields: &[FieldName]) -> Result<Vec<Arc<Column>>, EngineError> {
+        let mut held = self.snapshot.hold_columns(fields);
+        for (segment, field) in self.snapshot.missing_fields(fields) {
+            held.push(self.load_column(&segment, &field).await?);
+        }
+        Ok(held)
+    }
+
+    /// A field of a row whose column is loaded.
+    pub fn value(&self, row: RowRef, field: &FieldName) -> Option<rhumb_core::Value> {
+        if row.segment.is_fresh() {
+            return self.snapshot.fresh_document(row)?.get(field.as_str()).cloned();
+        }
+        self.snapshot
+            .segment(row.segment)?
+            .segment()
+            .column(field.as_str())?
+            .value(row.ordinal)
+    }
+
+    async fn load_column(
+        &self,
+        segment: &Arc<Segment>,
+        field: &FieldName,
+    ) -> Result<Arc<Column>, EngineError> {
+        let ty = self.field_type(field)?;
+        let mut builder = ColumnBuilder::new(&ty);
+        let mut next = 0;
+        self.base()?
+            .scan(
+                segment.fragment(),
+                &[rows::column_name(field)],
+                |offsets, batch| {
+                    let Some(column) = batch.column_by_name(&rows::column_name(field)) else {
+                        return Ok(());
+                    };
+                    for (offset, value) in offsets.iter().zip(rows::decode_column(column, &ty)?) {
+                        (next..*offset)
+                            .try_for_each(|_| builder.push_missing())
+                            .map_err(bug)?;
+                        builder.push(value.as_ref()).map_err(bug)?;
+                        next = offset + 1;
+                    }
+                    Ok(())
+                },
+            )
+            .await?;
+        (next..segment.len())
+            .try_for_each(|_| builder.push_missing())
+            .map_err(bug)?;
+        let column = Arc::new(builder.finish());
+        let bytes = column.heap_size();
+        segment
+            .attach_column(field.clone(), column.clone())
+            .map_err(bug)?;
+        self.env.parts.loaded(segment, field, PartKind::Column, bytes);
+        Ok(column)
+    }
+
+    /// The codes that a search of `field` needs, loaded where they are missing; to be held
+    /// like columns.
+    pub async fn load_codes(
+        &self,
+        field: &FieldName,
+        ty: &VectorType,
+    ) -> Result<Vec<Arc<Codes>>, EngineError> {
+        let mut held = self.snapshot.hold_codes(field.as_str());
+        for segment in self.snapshot.missing_codes(field.as_str()) {
+            let mut builder = CodesBuilder::new(ty, segment.len() as usize);
+            let mut next = 0;
+            self.base()?
+                .scan(
+                    segment.fragment(),
+                    &[rows::column_name(field)],
+                    |offsets, batch| {
+                        let Some(column) = batch.column_by_name(&rows::column_name(field)) else {
+                            return Ok(());
+                        };
+                        for (offset, vector) in offsets.iter().zip(rows::decode_vectors(column, ty)?) {
+                            (next..*offset)
+                                .try_for_each(|_| builder.push_missing())
+                                .map_err(bug)?;
+                            builder.push(vector.as_ref()).map_err(bug)?;
+                            next = offset + 1;
+                        }
+                        Ok(())
+                    },
+                )
+                .await?;
+            (next..segment.len())
+                .try_for_each(|_| builder.push_missing())
+                .map_err(bug)?;
+            let codes = Arc::new(builder.finish());
+            let bytes = codes.heap_size();
+            segment.attach_codes(field.clone(), codes.clone()).map_err(bug)?;
+            self.env.parts.loaded(&segment, field, PartKind::Codes, bytes);
+            held.push(codes);
+        }
+        Ok(held)
+    }
+
+    fn field_type(&self, field: &FieldName) -> Result<FieldType, EngineError> {
+        let ty = self.schema.get(field.as_str());
+        ty.cloned()
+            .ok_or_else(|| EngineError::Bug(format!("field {field} is not in the schema")))
+    }
+
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
+        self.env
+            .tasks
+            .compute(work)
+            .await
+            .map_err(|e| EngineError::Bug(format!("a computation panicked: {e}")))
+    }
+}
+
+fn bug(e: ViewError) -> EngineError {
+    EngineError::Bug(e.to_string())
+}
+
+fn project(document: &Arc<Document>, include: &Include) -> Arc<Document> {
+    match include {
+        Include::Everything => document.clone(),
+        Include::Nothing => Arc::default(),
+        Include::Fields(names) => {
+            let kept = names
+                .iter()
+                .filter_map(|n| document.get(n.as_str()).map(|v| (n.clone(), v.clone())));
+            Arc::new(Document::from_fields(kept.collect()))
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The HTTP side: one table of routes, one way through for every request.
+//!
+//! A request gets its id, becomes a [`Call`], is answered by the one handler of its
+//! operation or refused, and leaves with `X-Request-Id`, `Server-Timing` and, if it read
+//! or wrote, `Rhumb-Session`.  A panic in a handler is our mistake: it is logged, the
+//! client is told 500, the server goes on.
+
+mod aggregate;
+mod answer;
+mod body;
+mod call;
+mod collections;
+mod conditions;
+mod cursor;
+mod document;
+mod documents;
+mod etag;
+mod export;
+mod gate;
+mod import;
+mod listen;
+mod members;
+mod metrics;
+mod params;
+mod problem;
+mod process;
+mod query;
+mod recall;
+mod scan;
+mod session;
+mod token;
+mod write;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response};
+use axum::routing::any;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rhumb_api::{Op, ROUTES, Route};
+use rhumb_core::{Code, Limits, Problem};
+use rhumb_engine::Database;
+use rhumb_seams::{Clock, Ids, Rand, Tasks};
+use rhumb_store::Bucket;
+use tokio::time::Instant;
+
+use answer::Answer;
+use call::Call;
+use problem::Refused;
+
+pub(crate) use answer::write_json;
+pub(crate) use body::Incoming;
+pub use listen::{Listener, listen};
+pub(crate) use problem::Refusal;
+pub(crate) use session::{Session, position_text};
+
+/// What every handler may use.
+pub struct App {
+    pub db: Database,
+    pub bucket: Bucket,
+    pub limits: Arc<Limits>,
+    pub clock: Clock,
+    pub ids: Ids,
+    /// Of the HTTP side alone: they end before the database closes.
+    pub tasks: Tasks,
+    pub settings: crate::Settings,
+    pub holder: String,
+    started_unix_ms: i64,
+    metrics: metrics::Metrics,
+    cursors: cursor::Cursors,
+    gate: gate::Gate,
+    bodies: body::Budget,
+    readiness: process::Readiness,
+    openapi: Bytes,
+}
+
+impl App {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site, which lists the components"
+    )]
+    pub fn new(
+        db: Database,
+        bucket: Bucket,
+        settings: crate::Settings,
+        holder: String,
+        clock: Clock,
+        rand: Rand,
+        ids: Ids,
+        tasks: Tasks,
+    ) -> Self {
+        let limits = Arc::new(settings.limits.clone());
+        Self {
+            db,
+            bucket,
+            started_unix_ms: clock.unix_ms(),
+            metrics: metrics::Metrics::new(),
+            cursors: cursor::Cursors::new(limits.cursors, rand),
+            gate: gate::Gate::new(limits.concurrent_queries),
+            bodies: body::Budget::new(body_budget(&settings), limits.body_bytes),
+            readiness: process::Readiness::default(),
+            openapi: rhumb_api::openapi(env!("CARGO_PKG_VERSION")).to_string().into(),
+            limits,
+            clock,
+            ids,
+            tasks,
+            settings,
+            holder,
+        }
+    }
+
+    /// Lets go of what has expired.
+    pub fn sweep(&self) {
+        self.cursors.sweep();
+    }
+}
+
+/// Bodies may take this part of the memory limit: parsed, one takes up to three times its
+/// bytes.
+const BODY_SHARE: u64 = 10;
+
+/// Bytes of request bodies that may be in memory together.
+pub fn body_budget(settings: &crate::Settings) -> u64 {
+    settings.memory_limit.0 / BODY_SHARE
+}
+
+/// All operations of one path.
+struct PathOps {
+    /// Numbers in `ROUTES`.
+    routes: Vec<usize>,
+}
+
+impl PathOps {
+    fn route(&self, method: &str, path: &str) -> Option<usize> {
+        // HEAD is GET without the body, which hyper leaves out.
+        let method = if method == "HEAD" { "GET" } else { method };
+        self.allowed(path)
+            .find(|number| ROUTES[*number].method.name() == method)
+    }
+
+    /// Those whose pattern fits: a plain path segment goes before one that varies.
+    fn allowed<'a>(&'a self, path: &'a str) -> impl Iterator<Item = usize> + 'a {
+        self.routes
+            .iter()
+            .copied()
+            .filter(move |number| fits(ROUTES[*number].path, path))
+    }
+
+    fn allow(&self, path: &str) -> String {
+        let mut names: Vec<&str> = self
+            .allowed(path)
+            .map(|number| ROUTES[number].method.name())
+            .collect();
+        if names.contains(&"GET") {
+            names.push("HEAD");
+        }
+        names.join(", ")
+    }
+}
+
+fn fits(pattern: &str, path: &str) -> bool {
+    pattern
+        .split('/')
+        .zip(path.split('/'))
+        .all(|(pattern, part)| pattern.starts_with('{') || pattern == part)
+}
+
+/// Paths that differ only in a segment that varies share one entry (a document may be
+/// called `get`), so that every method finds its operation.
+fn paths() -> Vec<(&'static str, PathOps)> {
+    let mut paths: Vec<(&'static str, PathOps)> = Vec::new();
+    for (number, route) in ROUTES.iter().enumerate() {
+        let wider = ROUTES.iter().map(|other| other.path).find(|other| {
+            *other != route.path
+                && other.split('/').count() == route.path.split('/').count()
+                && fits(other, route.path)
+        });
+        let path = wider.unwrap_or(route.path);
+        match paths.iter_mut().find(|(p, _)| *p == path) {
+            Some((_, ops)) => ops.routes.push(number),
+            None => paths.push((path, PathOps { routes: vec![number] })),
+        }
+    }
+    paths
+}
+
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for (path, ops) in paths() {
+        let ops = Arc::new(ops);
+        let handler = move |State(app): State<Arc<App>>, request: Request| async move {
+            serve(app, Some(&ops), request).await
+        };
+        router = router.route(path, any(handler));
+    }
+    let nowhere =
+        |State(app): State<Arc<App>>, request: Request| async move { serve(app, None, request).await };
+    router.fallback(nowhere).with_state(app)
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const SESSION: HeaderName = HeaderName::from_static(session::HEADER);
+
+async fn serve(app: Arc<App>, ops: Option<&PathOps>, request: Request) -> Response<Body> {
+    let begin = Instant::now();
+    app.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+    let _in_flight = InFlight(app.clone());
+    let request_id = request_id(&app, request.headers());
+    let found = find(ops, &request);
+    let number = found.as_ref().ok().copied();
+    let call = match found {
+        Ok(number) => Call::new(app.clone(), &ROUTES[number], request, &request_id),
+        Err(refusal) => {
+            call::let_go(request, &app);
+            Err(refusal)
+        }
+    };
+    let mut response = match call {
+        Ok(mut call) => {
+            let answer = answered(&mut call).await.unwrap_or_else(|refusal| {
+                log(&refusal, call.route, &request_id);
+                refusal.into_response(&request_id)
+            });
+            call.finish(answer, begin)
+        }
+        Err(refusal) => refusal.into_response(&request_id),
+    };
+    if let Ok(id) = HeaderValue::try_from(request_id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    if !response.headers().contains_key(&SERVER_TIMING) {
+        response
+            .headers_mut()
+            .insert(SERVER_TIMING, call::total(begin.elapsed()));
+    }
+    app.metrics
+        .answered(number, response.status().as_u16(), begin.elapsed());
+    response
+}
+
+fn find(ops: Option<&PathOps>, request: &Request) -> Refused<usize> {
+    let path = request.uri().path();
+    let Some(ops) = ops else {
+        let detail = format!("there is nothing at {}", rhumb_core::problem::shorten(path));
+        return Err(Problem::new(Code::RouteNotFound, detail)
+            .hint("/openapi.json lists every route")
+            .into());
+    };
+    let method = request.method().as_str();
+    ops.route(method, path)
+        .ok_or_else(|| Refusal::method_not_allowed(method, ops.allow(path)))
+}
+
+/// The handler's answer; a panic is a refusal like any other.
+async fn answered(call: &mut Call) -> Refused<Answer> {
+    match AssertUnwindSafe(handle(call)).catch_unwind().await {
+        Ok(answer) => answer,
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("?");
+            Err(Problem::new(Code::Internal, format!("a handler panicked: {what}")).into())
+        }
+    }
+}
+
+/// Every operation has its handler here; the compiler sees to it.
+fn handle(call: &mut Call) -> BoxFuture<'_, Refused<Answer>> {
+    match call.route.op {
+        Op::ListCollections => collections::list(call).boxed(),
+        Op::PutCollection => collections::put(call).boxed(),
+        Op::GetCollection => collections::get(call).boxed(),
+        Op::PatchCollection => collections::patch(call).boxed(),
+        Op::DeleteCollection => collections::delete(call).boxed(),
+        Op::OptimizeCollection => collections::optimize(call).boxed(),
+        Op::WriteDocuments => documents::write(call).boxed(),
+        Op::ScanDocuments => scan::scan(call).boxed(),
+        Op::GetDocuments => documents::get_many(call).boxed(),
+        Op::PutDocument => document::put(call).boxed(),
+        Op::PatchDocument => document::patch(call).boxed(),
+        Op::DeleteDocument => document::delete(call).boxed(),
+        Op::GetDocument => document::get(call).boxed(),
+        Op::Import => import::import(call).boxed(),
+        Op::Export => export::export(call).boxed(),
+        Op::Query => query::query(call).boxed(),
+        Op::Recall => recall::recall(call).boxed(),
+        Op::Aggregate => aggregate::aggregate(call).boxed(),
+        Op::Healthz => process::healthz().boxed(),
+        Op::Readyz => process::readyz(call).boxed(),
+        Op::Metrics => process::metrics(call).boxed(),
+        Op::Openapi => process::openapi(call).boxed(),
+        Op::Status => process::status(call).boxed(),
+    }
+}
+
+fn log(refusal: &Refusal, route: &Route, request_id: &str) {
+    let status = rhumb_api::status(refusal.problem().code);
+    let (route, detail) = (route.op.name(), refusal.problem());
+    if refusal.is_our_mistake() {
+        tracing::error!(route, request_id, %detail, "a request met a mistake of ours");
+    } else if status >= 500 {
+        tracing::warn!(route, request_id, status, %detail, "a request could not be served");
+    } else {
+        tracing::debug!(route, request_id, status, %detail, "refused");
+    }
+}
+
+/// The client's own, when it is short and plain, else a new one.
+fn request_id(app: &App, headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = given.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()));
+    plain.map_or_else(|| app.ids.ulid(), str::to_owned)
+}
+
+struct InFlight(Arc<App>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ops_at<'a>(paths: &'a [(&'static str, PathOps)], path: &str) -> &'a PathOps {
+        let as_long = |pattern: &str| pattern.split('/').count() == path.split('/').count();
+        let (_, ops) = paths
+            .iter()
+            .find(|(pattern, _)| as_long(pattern) && fits(pattern, path))
+            .expect(path);
+        ops
+    }
+
+    fn op(method: &str, path: &str) -> Option<Op> {
+        let paths = paths();
+        let found = ops_at(&paths, path).route(method, path);
+        found.map(|number| ROUTES[number].op)
+    }
+
+    #[test]
+    fn every_route_is_found_under_its_own_path_and_method() {
+        for route in ROUTES {
+            let path = route.path.replace("{collection}", "c").replace("{id}", "n1");
+            assert_eq!(op(route.method.name(), &path), Some(route.op), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_document_may_be_called_get() {
+        let path = "/v1/collections/c/documents/get";
+        assert_eq!(op("POST", path), Some(Op::GetDocuments));
+        assert_eq!(op("GET", path), Some(Op::GetDocument));
+        assert_eq!(op("PUT", path), Some(Op::PutDocument));
+        assert_eq!(op("POST", "/v1/collections/c/documents/n1"), None);
+    }
+
+    #[test]
+    fn a_path_names_the_methods_it_takes() {
+        let paths = paths();
+        let allow = |path: &str| ops_at(&paths, path).allow(path);
+        assert_eq!(allow("/healthz"), "GET, HEAD");
+        assert_eq!(allow("/v1/collections/c/query"), "POST");
+        assert_eq!(
+            allow("/v1/collections/c/documents/n1"),
+            "PUT, PATCH, DELETE, GET, HEAD"
+        );
+        assert!(allow("/v1/collections/c/documents/get").contains("POST"));
+    }
+
+    #[test]
+    fn head_is_answered_where_get_is() {
+        assert_eq!(op("HEAD", "/v1/collections/c"), Some(Op::GetCollection));
+        assert_eq!(op("HEAD", "/v1/collections/c/query"), None);
+    }
+}

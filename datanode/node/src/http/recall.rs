@@ -1,0 +1,166 @@
+//! `POST …/recall`: asks with stored vectors, once as a query would and once exactly, and
+//! says how much of the truth the first found.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use rhumb_core::query::{Accuracy, Consistency, Hit, Include, Query, VectorLeg};
+use rhumb_core::{Code, FieldName, Filter, Json, Limits, Problem, Schema, Vector};
+use rhumb_engine::{EngineError, Reading};
+use tokio::time::Instant;
+
+use super::answer::{self, Answer};
+use super::call::{Call, in_time};
+use super::members::Members;
+use super::problem::Refused;
+use super::query::{DEFAULT_K, DEFAULT_RECALL, approximate, ms, parse_filter, vector_field};
+
+const DEFAULT_QUERIES: usize = 50;
+
+struct Asked {
+    queries: usize,
+    k: usize,
+    field: FieldName,
+    filter: Option<Filter>,
+    accuracy: Accuracy,
+    consistency: Option<Consistency>,
+    timeout: Option<Duration>,
+}
+
+pub async fn recall(call: &mut Call) -> Refused<Answer> {
+    let collection = call.collection().await?;
+    let body = call.optional_json_body().await?;
+    let asked = Asked::parse(body, &collection.schema(), &call.app.limits)?;
+    let _place = call.app.gate.enter().await?;
+    let reading = call.read(&collection, asked.consistency).await?;
+    let patience = asked.timeout.unwrap_or(call.patience());
+    let measured = in_time(patience, measure(&reading, &asked)).await?;
+    Ok(answer::json(StatusCode::OK, &measured))
+}
+
+impl Asked {
+    fn parse(body: Json, schema: &Schema, limits: &Limits) -> Result<Self, Problem> {
+        let mut members = Members::of("the body", body)?;
+        let queries = members.number("queries", 1..=limits.queries as u64, Code::InvalidValue)?;
+        let k = members.number("k", 1..=limits.k as u64, Code::KOutOfRange)?;
+        let filter = members.take("filter");
+        let field = members.str("field")?;
+        let accuracy = approximate(&mut members)?;
+        let consistency = members.consistency()?;
+        let timeout = members.timeout_ms(limits)?.map(Duration::from_millis);
+        members.finish()?;
+        let (field, _) = vector_field(field.as_deref(), schema)?;
+        Ok(Self {
+            queries: queries.map_or(DEFAULT_QUERIES.min(limits.queries), |n| n as usize),
+            k: k.map_or(DEFAULT_K.min(limits.k), |k| k as usize),
+            field: field.clone(),
+            filter: filter
+                .map(|json| parse_filter(&json, schema, limits))
+                .transpose()?,
+            accuracy: accuracy.unwrap_or(Accuracy::Recall(DEFAULT_RECALL)),
+            consistency,
+            timeout,
+        })
+    }
+
+    fn query(&self, value: Vector, accuracy: Accuracy) -> Query {
+        Query {
+            vector: Some(VectorLeg {
+                field: self.field.clone(),
+                value,
+            }),
+            k: self.k,
+            filter: self.filter.clone(),
+            include: Include::Nothing,
+            accuracy,
+        }
+    }
+}
+
+async fn measure(reading: &Reading, asked: &Asked) -> Result<rhumb_api::RecallAnswer, EngineError> {
+    let vectors = reading
+        .sample_vectors(&asked.field, asked.queries, asked.filter.as_ref())
+        .await?;
+    let (mut sum, mut min) = (0.0, 1.0_f64);
+    let (mut approximate_time, mut exact_time) = (Duration::ZERO, Duration::ZERO);
+    for vector in &vectors {
+        let begin = Instant::now();
+        let (found, _) = reading
+            .query(&asked.query(vector.clone(), asked.accuracy), None)
+            .await?;
+        approximate_time += begin.elapsed();
+        let begin = Instant::now();
+        let (truth, _) = reading
+            .query(&asked.query(vector.clone(), Accuracy::Exact), None)
+            .await?;
+        exact_time += begin.elapsed();
+        let share = share(&found, &truth);
+        sum += share;
+        min = min.min(share);
+    }
+    let count = vectors.len().max(1);
+    Ok(rhumb_api::RecallAnswer {
+        recall: if vectors.is_empty() {
+            1.0
+        } else {
+            sum / count as f64
+        },
+        queries: vectors.len() as u64,
+        k: asked.k as u64,
+        min,
+        approximate_ms: ms(approximate_time / count as u32),
+        exact_ms: ms(exact_time / count as u32),
+    })
+}
+
+/// How much of the truth was found.  What ties with the last of the truth is as good.
+fn share(found: &[Hit], truth: &[Hit]) -> f64 {
+    let Some(last) = truth.last() else { return 1.0 };
+    let good = found
+        .iter()
+        .filter(|hit| hit.score >= last.score || truth.iter().any(|t| t.id == hit.id));
+    good.count().min(truth.len()) as f64 / truth.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::fields;
+
+    use super::super::members::tests::known_to;
+    use super::*;
+
+    fn schema() -> Schema {
+        let limits = Limits::default();
+        let json = Json::parse(br#"{"v": {"type": "vector", "dim": 2}}"#, &limits).expect("json");
+        Schema::default()
+            .declare(&fields::parse(&json, &limits).expect("valid"), &limits)
+            .expect("valid")
+    }
+
+    #[test]
+    fn the_parser_knows_what_the_openapi_says() {
+        let (schema, limits) = (schema(), Limits::default());
+        let known = known_to(|json| Asked::parse(json, &schema, &limits));
+        assert_eq!(known, rhumb_api::properties::<rhumb_api::RecallRequest>());
+    }
+
+    #[test]
+    fn everything_may_be_left_out() {
+        let asked = Asked::parse(Json::Object(Vec::new()), &schema(), &Limits::default()).expect("valid");
+        assert_eq!((asked.queries, asked.k, asked.field.as_str()), (50, 10, "v"));
+    }
+
+    #[test]
+    fn a_tie_with_the_last_of_the_truth_counts_as_found() {
+        let hit = |id: &str, score| Hit {
+            id: id.into(),
+            score,
+            document: None,
+        };
+        let truth = [hit("a", 0.9), hit("b", 0.5)];
+        assert_eq!(share(&[hit("a", 0.9), hit("c", 0.5)], &truth), 1.0);
+        assert_eq!(share(&[hit("a", 0.9), hit("d", 0.4)], &truth), 0.5);
+        assert_eq!(share(&[], &truth), 0.0);
+        assert_eq!(share(&[], &[]), 1.0);
+    }
+}

@@ -1,0 +1,17 @@
+//! The data node: HTTP over the engine.
+//!
+//! [`Settings`] are parsed once, [`serve`] opens the store and the database, listens, and
+//! runs until it is told to stop or fenced.  [`http`] holds the routes and the one mapping
+//! from an error to its status; `import` streams files in.  The wire types and the list of
+//! routes are `rhumb_api`'s, what a document or a filter is is `rhumb_core`'s.
+
+mod byte_size;
+mod http;
+mod import;
+mod memory;
+mod serve;
+mod settings;
+
+pub use byte_size::ByteSize;
+pub use serve::{Exit, ServeError, doctor, serve};
+pub use settings::{DEFAULT_LISTEN, DEFAULT_STORE, Settings, SettingsError, Source};

@@ -1,0 +1,248 @@
+//! From settings to a running server, and back to a stopped one.
+//!
+//! It listens only once it can serve: until the store answers, the start is tried again
+//! and again.  Stopping goes from the outside in: no new connections, running requests
+//! finish, the database closes, background work ends.  A server that was fenced stops at
+//! once, with a status of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rhumb_engine::{Database, EngineError};
+use rhumb_seams::{Clock, Ids, OnExit, Rand, Tasks};
+use rhumb_store::certify::Check;
+use rhumb_store::{Bucket, BucketOptions, ErrorKind, StoreError, StoreUrl};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::http::{App, Listener, body_budget, listen};
+use crate::import::foreign;
+use crate::settings::Settings;
+
+/// How a server ended; the process exits with this status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was told to.
+    Told = 0,
+    /// Something it cannot do without ended; the log says what.
+    Broken = 1,
+    /// Another server took over.  Nothing was acknowledged since.
+    Fenced = 3,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the database cannot be opened: {0}")]
+    Database(EngineError),
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long closing the database may take: what is not flushed by then is in the log.
+const CLOSING: Duration = Duration::from_secs(10);
+const SWEEP: Duration = Duration::from_secs(30);
+/// Parts of the memory limit: blocks of immutable objects, and what the process needs
+/// before it holds any data.
+const CACHE_SHARE: u64 = 16;
+const BASE: u64 = 64 << 20;
+
+/// Runs until a signal, or until it cannot go on.  `ready` is told the address once it
+/// serves.
+pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<Exit, ServeError> {
+    foreign::hush();
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let clock = Clock::system();
+    let rand = Rand::from_entropy();
+    let ids = Ids::new(clock.clone(), rand.clone());
+    let tasks = Tasks::new();
+    let holder = holder(&ids);
+    let opening = open(&settings, &holder, &clock, &rand, &ids, &tasks);
+    let (bucket, db) = tokio::select! {
+        opened = opening => opened?,
+        () = signals.any() => return Ok(Exit::Told),
+    };
+    let listener = Listener::bind(settings.listen).await;
+    let listener = listener.map_err(|source| ServeError::Listen {
+        address: settings.listen,
+        source,
+    })?;
+    let address = listener.address;
+    let requests = Tasks::new();
+    let app = App::new(
+        db.clone(),
+        bucket,
+        settings,
+        holder,
+        clock,
+        rand,
+        ids,
+        requests.clone(),
+    );
+    let app = Arc::new(app);
+    listen(listener, app.clone());
+    requests.spawn("cursor sweep", OnExit::Stop, sweep(app));
+    ready(address);
+    let exit = tokio::select! {
+        biased;
+        () = db.fenced().cancelled() => Exit::Fenced,
+        () = tasks.stopping().cancelled() => Exit::Broken,
+        () = requests.stopping().cancelled() => Exit::Broken,
+        () = signals.any() => Exit::Told,
+    };
+    tracing::info!(?exit, "stopping");
+    let stopping = stop(exit, &requests, &db, &tasks);
+    tokio::select! {
+        () = stopping => {}
+        () = signals.any() => tracing::warn!("told twice to stop: stopping now"),
+    }
+    Ok(exit)
+}
+
+async fn stop(exit: Exit, requests: &Tasks, db: &Database, tasks: &Tasks) {
+    if exit == Exit::Fenced {
+        // Who is fenced has nothing to flush; answers that are being written may leave.
+        requests.stopping().cancel();
+        tasks.stopping().cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(1), requests.shut_down()).await;
+        return;
+    }
+    requests.shut_down().await;
+    let closed = tokio::time::timeout(CLOSING, async {
+        db.close().await;
+        tasks.shut_down().await;
+    });
+    if closed.await.is_err() {
+        tracing::warn!("closing took too long: the next start replays the log");
+    }
+}
+
+/// The bucket and the database in it.  An unreachable store is waited for.
+async fn open(
+    settings: &Settings,
+    holder: &str,
+    clock: &Clock,
+    rand: &Rand,
+    ids: &Ids,
+    tasks: &Tasks,
+) -> Result<(Bucket, Database), ServeError> {
+    let cache = settings.memory_limit.0 / CACHE_SHARE;
+    let options = BucketOptions {
+        ram_cache_bytes: cache,
+        disk_cache: Some((settings.cache_dir.clone(), settings.cache_size.0)),
+        ..BucketOptions::default()
+    };
+    let mut pause = FIRST_PAUSE;
+    let bucket = loop {
+        let opened = Bucket::open(
+            &settings.store,
+            options.clone(),
+            clock.clone(),
+            rand.clone(),
+            ids.clone(),
+        )
+        .await;
+        match opened {
+            Ok(bucket) => break bucket,
+            Err(error) if error.kind() == ErrorKind::Retry => wait(&mut pause, &error).await,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let taken = cache + body_budget(settings) + BASE;
+    let engine = rhumb_engine::Settings {
+        limits: settings.limits.clone(),
+        memory_limit: settings.memory_limit.0.saturating_sub(taken) as usize,
+        shared_bucket: !settings.store.is_local(),
+    };
+    loop {
+        let parts = (clock.clone(), ids.clone(), tasks.clone());
+        let opened = Database::open(
+            bucket.clone(),
+            engine.clone(),
+            holder.to_owned(),
+            parts.0,
+            parts.1,
+            parts.2,
+        );
+        match opened.await {
+            Ok(db) => return Ok((bucket, db)),
+            Err(EngineError::Store(error)) if error.kind() == ErrorKind::Retry => {
+                wait(&mut pause, &error).await
+            }
+            Err(error) => return Err(ServeError::Database(error)),
+        }
+    }
+}
+
+async fn wait(pause: &mut Duration, error: &StoreError) {
+    tracing::warn!(%error, again_in = ?pause, "the store cannot be reached");
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(LONGEST_PAUSE);
+}
+
+async fn sweep(app: Arc<App>) {
+    let stopping = app.tasks.stopping().clone();
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(SWEEP) => app.sweep(),
+        }
+    }
+}
+
+/// Names this process where others may meet its traces: host, process, and a word that no
+/// other start has.
+fn holder(ids: &Ids) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "unknown",
+        host => host,
+    };
+    format!("{host} pid {} boot {}", std::process::id(), ids.ulid())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The checks that decide whether a store can be trusted with data.
+pub async fn doctor(store: &StoreUrl) -> Result<Vec<Check>, StoreError> {
+    let clock = Clock::system();
+    let rand = Rand::from_entropy();
+    let ids = Ids::new(clock.clone(), rand.clone());
+    let options = BucketOptions {
+        ram_cache_bytes: 0,
+        disk_cache: None,
+        certify: false,
+        ..BucketOptions::default()
+    };
+    Ok(Bucket::open(store, options, clock, rand, ids)
+        .await?
+        .certify()
+        .await)
+}

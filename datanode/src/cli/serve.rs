@@ -1,0 +1,72 @@
+//! `rhumb serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rhumb_node::{ByteSize, Settings, Source};
+
+use super::fail;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// file:///path, s3://bucket/prefix or memory://
+    #[arg(long, env = "RHUMB_STORE")]
+    store: Option<String>,
+    /// Address to serve on.
+    #[arg(long, env = "RHUMB_LISTEN")]
+    listen: Option<String>,
+    /// Plain HTTP without keys, on loopback only.
+    #[arg(long, env = "RHUMB_DEV", num_args = 0..=1, default_missing_value = "true")]
+    dev: Option<bool>,
+    /// Plain HTTP without keys for whoever can reach the address.
+    #[arg(long, env = "RHUMB_UNSAFE_PUBLIC", num_args = 0..=1, default_missing_value = "true")]
+    unsafe_public: Option<bool>,
+    /// Memory for everything the server holds, such as 1GiB.
+    #[arg(long, env = "RHUMB_MEMORY_LIMIT")]
+    memory_limit: Option<ByteSize>,
+    /// Where blocks of a remote store are cached.
+    #[arg(long, env = "RHUMB_CACHE_DIR")]
+    cache_dir: Option<PathBuf>,
+    #[arg(long, env = "RHUMB_CACHE_SIZE")]
+    cache_size: Option<ByteSize>,
+    /// A TOML file with the same names; flags and environment win.
+    #[arg(long, env = "RHUMB_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+pub async fn run(args: Args) -> ExitCode {
+    let settings = match settings(args) {
+        Ok(settings) => settings,
+        Err(e) => return fail(&e.to_string()),
+    };
+    match rhumb_node::serve(settings, greet).await {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(e) => fail(&e.to_string()),
+    }
+}
+
+fn settings(args: Args) -> Result<Settings, rhumb_node::SettingsError> {
+    let mut sources = vec![Source {
+        store: args.store,
+        listen: args.listen,
+        dev: args.dev,
+        unsafe_public: args.unsafe_public,
+        memory_limit: args.memory_limit,
+        cache_dir: args.cache_dir,
+        cache_size: args.cache_size,
+        ..Source::default()
+    }];
+    if let Some(path) = &args.config {
+        sources.push(Source::read(path)?);
+    }
+    Settings::from_sources(&sources)
+}
+
+fn greet(address: SocketAddr) {
+    eprintln!(
+        "Rhumb serves on http://{address}\n\
+         Try:  curl -X PUT http://{address}/v1/collections/hello -H 'Content-Type: application/json' \
+         -d '{{\"fields\":{{\"v\":{{\"type\":\"vector\",\"dim\":2}}}}}}'"
+    );
+}

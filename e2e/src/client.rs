@@ -1,0 +1,275 @@
+//! A plain HTTP caller.  It retries nothing and hides nothing: what came back, or that
+//! nothing did, is the finding.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Of a request or an answer in a report.
+const SHOWN: usize = 1_500;
+
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    pub fn new(base: &str) -> Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        Ok(Self {
+            http,
+            base: base.to_owned(),
+        })
+    }
+
+    /// The same connections' settings, but none of the connections.
+    pub fn fresh(&self) -> Result<Self> {
+        Self::new(&self.base)
+    }
+
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// `host:port`, for raw connections.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> Request {
+        let builder = self.http.request(method.clone(), format!("{}{path}", self.base));
+        Request {
+            builder,
+            label: format!("{method} {path}"),
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Request {
+        self.request(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Request {
+        self.request(Method::POST, path).json(body)
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> Request {
+        self.request(Method::PUT, path).json(body)
+    }
+
+    pub fn patch(&self, path: &str, body: &Value) -> Request {
+        self.request(Method::PATCH, path).json(body)
+    }
+
+    pub fn delete(&self, path: &str) -> Request {
+        self.request(Method::DELETE, path)
+    }
+
+    /// Creates a collection that must not exist yet.
+    pub async fn create(&self, collection: &str, definition: &Value) -> Result<()> {
+        let answer = self
+            .put(&format!("/v1/collections/{collection}"), definition)
+            .send()
+            .await?;
+        answer.expect(201).map(drop)
+    }
+
+    /// One write request that must succeed; returns its answer.
+    pub async fn write(&self, collection: &str, body: &Value) -> Result<Value> {
+        let path = format!("/v1/collections/{collection}/documents");
+        Ok(self.post(&path, body).send().await?.expect(200)?.json())
+    }
+
+    /// Every page of a scan, joined.  `query` has no leading `?` and may be empty.
+    pub async fn scan(&self, collection: &str, query: &str) -> Result<Vec<Value>> {
+        let mut documents = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut path = format!("/v1/collections/{collection}/documents?{query}");
+            if let Some(cursor) = &cursor {
+                path = format!("{path}&cursor={}", escape(cursor));
+            }
+            let page = self.get(&path).send().await?.expect(200)?.json();
+            documents.extend(
+                page["documents"]
+                    .as_array()
+                    .context("no documents")?
+                    .iter()
+                    .cloned(),
+            );
+            cursor = page["cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(documents);
+            }
+        }
+    }
+
+    /// Waits until everything written is in the base table.
+    pub async fn optimize(&self, collection: &str) -> Result<()> {
+        let path = format!("/v1/collections/{collection}/optimize");
+        self.post(&path, &json!({"wait": true}))
+            .send()
+            .await?
+            .expect(200)
+            .map(drop)
+    }
+}
+
+pub struct Request {
+    builder: reqwest::RequestBuilder,
+    label: String,
+}
+
+impl Request {
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.label = format!("{}\n  {name}: {value}", self.label);
+        self.builder = self.builder.header(name, value);
+        self
+    }
+
+    pub fn json(self, body: &Value) -> Self {
+        self.body(body.to_string(), "application/json")
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>, content_type: &str) -> Self {
+        let body = body.into();
+        self.label = format!("{}\n  ({content_type}) {}", self.label, shown(&body));
+        self.builder = self.builder.header("content-type", content_type).body(body);
+        self
+    }
+
+    /// A body that is produced while it is sent.
+    pub fn stream<S>(mut self, body: S, content_type: &str) -> Self
+    where
+        S: futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    {
+        self.label = format!("{}\n  ({content_type}) (a stream)", self.label);
+        self.builder = self
+            .builder
+            .header("content-type", content_type)
+            .body(reqwest::Body::wrap_stream(body));
+        self
+    }
+
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.builder = self.builder.timeout(timeout);
+        self
+    }
+
+    pub async fn send(self) -> Result<Answer, NoAnswer> {
+        let failed = |error: reqwest::Error| NoAnswer {
+            sent: !error.is_connect() && !error.is_builder(),
+            detail: format!("{error:?}"),
+        };
+        let response = self.builder.send().await.map_err(failed)?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let body = response.bytes().await.map_err(failed)?;
+        Ok(Answer {
+            request: self.label,
+            status,
+            headers,
+            body,
+        })
+    }
+}
+
+/// The connection failed or the time was up before an answer was complete.
+#[derive(Clone, Debug)]
+pub struct NoAnswer {
+    /// False when the request certainly never left: no connection was made.
+    pub sent: bool,
+    pub detail: String,
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "no answer (request {}): {}",
+            if self.sent { "sent" } else { "not sent" },
+            self.detail
+        )
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What was asked, for reports.
+    pub request: String,
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// `Null` when the body is no JSON; whoever cares looks at the content type first.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// The lines of an NDJSON body.
+    pub fn lines(&self) -> Result<Vec<Value>> {
+        let text = std::str::from_utf8(&self.body)?;
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        lines
+            .map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line}")))
+            .collect()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn expect(self, status: u16) -> Result<Self> {
+        if self.status == status {
+            return Ok(self);
+        }
+        bail!("expected {status}\n{self}");
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n  -> {}", self.request, self.status)?;
+        for (name, value) in &self.headers {
+            writeln!(f, "     {name}: {}", String::from_utf8_lossy(value.as_bytes()))?;
+        }
+        write!(f, "     {}", shown(&self.body))
+    }
+}
+
+/// Percent-encodes everything that is not unreserved, so that any id fits a path or query.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+pub fn shown(body: &[u8]) -> String {
+    let cut = &body[..body.len().min(SHOWN)];
+    let more = if body.len() > SHOWN {
+        format!("… ({} bytes)", body.len())
+    } else {
+        String::new()
+    };
+    format!("{}{more}", String::from_utf8_lossy(cut))
+}

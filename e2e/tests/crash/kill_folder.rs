@@ -1,0 +1,33 @@
+//! kill -9 over a folder, with one partition and with several.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rhumb_e2e::{Server, Spec, Store, TempDir, env_number, seed};
+
+use crate::rounds::die_and_return;
+use crate::verify::verify;
+use crate::world::World;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_killed_over_a_folder() {
+    let seed = seed();
+    let rounds = env_number("RHUMB_CRASH_ROUNDS", 8);
+    eprintln!("kill_folder: seed {seed}, {rounds} rounds");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let home = TempDir::new("kill-folder").expect("a folder");
+    let store = Store::Folder(home.folder("store").expect("a folder"));
+    let spec = Spec::new(store, home.path()).expect("a port");
+    let mut server = Server::start(spec).await.expect("the server starts");
+    let one = World::create(server.client(), "one", 1).await.expect("created");
+    let many = World::create(server.client(), "many", 3).await.expect("created");
+    let actors = one.populate(&mut rng);
+    let others = many.populate(&mut rng);
+    for _ in 0..rounds {
+        die_and_return(&mut server, &mut rng, false).await;
+    }
+    one.stop();
+    many.stop();
+    actors.join_all().await;
+    others.join_all().await;
+    verify("kill_folder", &[&one, &many], &mut server, seed).await;
+}
