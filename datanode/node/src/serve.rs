@@ -16,7 +16,6 @@ use rhumb_store::{Bucket, BucketOptions, ErrorKind, StoreError, StoreUrl};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::http::{App, Listener, body_budget, listen};
-use crate::import::foreign;
 use crate::settings::Settings;
 
 /// How a server ended; the process exits with this status.
@@ -58,7 +57,7 @@ const BASE: u64 = 64 << 20;
 /// Runs until a signal, or until it cannot go on.  `ready` is told the address once it
 /// serves.
 pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<Exit, ServeError> {
-    foreign::hush();
+    rhumb_formats::foreign::hush();
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let clock = Clock::system();
     let rand = Rand::from_entropy();

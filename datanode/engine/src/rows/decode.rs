@@ -10,7 +10,8 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 use rhumb_core::{
-    DocId, Document, Element, FieldName, FieldType, Scalar, Schema, Seq, Value, Vector, VectorType,
+    DocId, Document, Element, FieldName, FieldType, Json, Limits, Scalar, Schema, Seq, Value, Vector,
+    VectorType,
 };
 
 use super::{DELETED, ID, Row, SEQ, column_name, data_type};
@@ -99,14 +100,12 @@ pub fn decode_column<'a>(
     Ok(match ty {
         FieldType::Text { .. } => decode_scalars(array, Scalar::String),
         FieldType::Scalar(s) => decode_scalars(array, *s),
-        FieldType::Json => Box::new(array.as_string::<i32>().iter().map(|text| {
-            // Our own text: what does not parse is shown as the string it is.
-            text.map(|t| {
-                Value::Json(Arc::new(
-                    serde_json::from_str(t).unwrap_or_else(|_| t.to_owned().into()),
-                ))
-            })
-        })),
+        FieldType::Json => Box::new(
+            array
+                .as_string::<i32>()
+                .iter()
+                .map(|text| text.map(|t| Value::Json(Arc::new(decode_json(t))))),
+        ),
         FieldType::List(s) => {
             let lists = array.as_list::<i32>();
             Box::new((0..lists.len()).map(move |at| {
@@ -118,6 +117,17 @@ pub fn decode_column<'a>(
         }
         FieldType::Vector(v) => Box::new(decode_vectors(array, v)?.map(|v| v.map(Value::Vector))),
     })
+}
+
+/// By our own reader, which gives back the very floats that were written; serde_json rounds
+/// some of them to a neighbour.
+fn decode_json(text: &str) -> serde_json::Value {
+    let limits = Limits {
+        body_bytes: usize::MAX,
+        ..Limits::default()
+    };
+    // Our own text: what does not parse is shown as the string it is.
+    Json::parse(text.as_bytes(), &limits).map_or_else(|_| text.to_owned().into(), Json::into_serde)
 }
 
 fn decode_scalars<'a>(array: &'a ArrayRef, ty: Scalar) -> Box<dyn Iterator<Item = Option<Value>> + 'a> {

@@ -8,12 +8,6 @@
 //! - Each chunk is written under an idempotency key of its own, so repeating one whose
 //!   outcome was unknown cannot overwrite what another client wrote meanwhile.
 
-mod chunk;
-mod columns;
-mod csv;
-pub mod foreign;
-mod frames;
-mod lines;
 mod report;
 mod source;
 
@@ -26,12 +20,12 @@ use futures::stream::FuturesUnordered;
 use rhumb_core::write::Idempotency;
 use rhumb_core::{Code, Limits, Position, Problem};
 use rhumb_engine::{Collection, EngineError};
+use rhumb_formats::{Chunk, Failure, Typed, typed};
 use rhumb_seams::{OnExit, Tasks};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use chunk::{Chunk, Failure, Typed, typed};
 pub use report::Reporter;
 pub use source::{Format, Message, Source};
 

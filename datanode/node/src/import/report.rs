@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rhumb_core::{CollectionId, Position, Problem};
+use rhumb_formats::Failure;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::chunk::Failure;
 use crate::http::{Refusal, Session, position_text, write_json};
 
 const PACE: Duration = Duration::from_millis(500);

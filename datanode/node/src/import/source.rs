@@ -13,16 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use rhumb_core::{Code, Limits, Problem};
+use rhumb_formats::{Chunk, Parquet, Splitter};
 use rhumb_seams::Tasks;
 use tokio::sync::mpsc;
 
-use super::chunk::{Chunk, ROWS, Rows};
-use super::csv::Records;
-use super::frames::Frames;
-use super::lines::Lines;
-use super::{columns, foreign};
 use crate::http::Incoming;
 
 /// An import may come from a pipe that is silent for a while.
@@ -83,13 +78,12 @@ impl Format {
         }
     }
 
-    /// A row may take twice what its document may, being text.
+    /// `None`: it must be there as a whole.
     fn splitter(self, limits: &Limits) -> Option<Splitter> {
-        let longest = limits.document_bytes.saturating_mul(2);
         match self {
-            Self::Ndjson => Some(Splitter::Ndjson(Lines::new(longest))),
-            Self::Csv => Some(Splitter::Csv(Box::new(Records::new(longest)))),
-            Self::Arrow => Some(Splitter::Arrow(Box::new(Frames::new(limits.body_bytes)))),
+            Self::Ndjson => Some(Splitter::ndjson(limits)),
+            Self::Csv => Some(Splitter::csv(limits)),
+            Self::Arrow => Some(Splitter::arrow(limits)),
             Self::Parquet => None,
         }
     }
@@ -135,31 +129,17 @@ impl Source {
 
     async fn parquet(&mut self, to: &Sender) -> Result<(), Ended> {
         let file = self.spooled().await?;
-        let mut reader = self
-            .tasks
-            .compute(move || foreign::read(move || open_parquet(file)))
-            .await
-            .map_err(lost)?
-            .ok_or_else(senseless)??;
+        let opened = self.tasks.compute(move || Parquet::open(file)).await;
+        let mut parquet = opened.map_err(lost)??;
         give(to, Message::Head).await?;
-        let mut rows = 0;
         loop {
-            let next = move || foreign::read(move || (reader.next(), reader));
-            let next = self.tasks.compute(next).await.map_err(lost)?;
-            let (batch, rest) = next.ok_or_else(senseless)?;
-            reader = rest;
-            let Some(batch) = batch else { return Ok(()) };
-            let batch = batch.map_err(|error| not_parquet(&error))?;
-            let first = rows + 1;
-            rows += batch.num_rows() as u64;
-            give(
-                to,
-                Message::Chunk(Chunk {
-                    rows: Rows::Batch { first, batch },
-                    broken: Vec::new(),
-                }),
-            )
-            .await?;
+            let next = self.tasks.compute(move || (parquet.next_rows(), parquet)).await;
+            let (chunk, rest) = next.map_err(lost)?;
+            parquet = rest;
+            match chunk? {
+                Some(chunk) => give(to, Message::Chunk(chunk)).await?,
+                None => return Ok(()),
+            }
         }
     }
 
@@ -217,74 +197,9 @@ async fn give(to: &Sender, message: Message) -> Result<(), Ended> {
     to.send(Ok(message)).await.map_err(|_| Ended::Unwanted)
 }
 
-enum Splitter {
-    Ndjson(Lines),
-    Csv(Box<Records>),
-    Arrow(Box<Frames>),
-}
-
-impl Splitter {
-    /// `None` is the end.
-    fn push(&mut self, bytes: Option<&[u8]>) -> Result<(), Problem> {
-        match (self, bytes) {
-            (Self::Ndjson(lines), Some(bytes)) => lines.push(bytes),
-            (Self::Ndjson(lines), None) => lines.finish(),
-            (Self::Csv(records), Some(bytes)) => records.push(bytes)?,
-            (Self::Csv(records), None) => records.finish()?,
-            (Self::Arrow(frames), Some(bytes)) => {
-                frames.push(bytes);
-                frames.advance()?;
-            }
-            (Self::Arrow(frames), None) => frames.finish()?,
-        }
-        Ok(())
-    }
-
-    fn has_head(&self) -> bool {
-        match self {
-            Self::Ndjson(_) => true,
-            Self::Csv(records) => records.has_header(),
-            Self::Arrow(frames) => frames.has_schema(),
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        match self {
-            Self::Ndjson(lines) => lines.is_full(),
-            Self::Csv(records) => records.is_full(),
-            Self::Arrow(frames) => frames.has_rows(),
-        }
-    }
-
-    fn take(&mut self) -> Result<Option<Chunk>, Problem> {
-        match self {
-            Self::Ndjson(lines) => Ok(lines.take()),
-            Self::Csv(records) => Ok(records.take()),
-            Self::Arrow(frames) => frames.take(),
-        }
-    }
-}
-
-fn open_parquet(file: File) -> Result<ParquetRecordBatchReader, Problem> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| not_parquet(&error))?;
-    columns::check(builder.schema())?;
-    builder
-        .with_batch_size(ROWS)
-        .build()
-        .map_err(|error| not_parquet(&error))
-}
-
-fn senseless() -> Problem {
-    not_parquet(&foreign::SENSELESS)
-}
-
 /// A task of our own that did not come back.
 fn lost(error: tokio::task::JoinError) -> Problem {
     Problem::new(Code::Internal, format!("reading a file ended early: {error}"))
-}
-
-fn not_parquet(why: &dyn std::fmt::Display) -> Problem {
-    Problem::new(Code::Malformed, format!("this is not a Parquet file: {why}"))
 }
 
 fn spool_failed(why: &dyn std::fmt::Display) -> Problem {

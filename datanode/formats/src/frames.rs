@@ -15,8 +15,8 @@ use arrow_schema::{ArrowError, SchemaRef};
 use bytes::{Buf, BytesMut};
 use rhumb_core::{Code, Problem};
 
-use super::chunk::{Chunk, ROWS, Rows};
-use super::{columns, foreign};
+use crate::chunk::{Chunk, ROWS, Rows};
+use crate::{columns, foreign};
 
 const CONTINUATION: [u8; 4] = [0xFF; 4];
 const LONGEST_METADATA: usize = 16 << 20;

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use rhumb_core::{Code, Problem};
 
-use super::chunk::{BYTES, Chunk, Failure, ROWS, Rows};
+use crate::chunk::{BYTES, Chunk, Failure, ROWS, Rows};
 
 pub struct Lines {
     longest: usize,

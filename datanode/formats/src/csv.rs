@@ -6,7 +6,7 @@ use csv_core::ReadRecordResult;
 use rhumb_core::problem::shorten;
 use rhumb_core::{Code, FieldName, Problem};
 
-use super::chunk::{BYTES, Chunk, Failure, ROWS, Rows};
+use crate::chunk::{BYTES, Chunk, Failure, ROWS, Rows};
 
 pub struct Records {
     longest: usize,

@@ -10,7 +10,7 @@ use rhumb_core::typing::{Typer, cell};
 use rhumb_core::write::Write;
 use rhumb_core::{Code, DocId, Document, Json, Limits, Problem, Schema};
 
-use super::columns;
+use crate::columns;
 
 /// Rows of one write.
 pub const ROWS: usize = 1_000;
