@@ -88,7 +88,7 @@ mod tests {
     }
 
     fn every_type() -> Vec<(FieldName, FieldType, Value)> {
-        let json = serde_json::json!({"color": "red", "n": [1, 2.5]});
+        let json = serde_json::json!({"color": "red", "n": [31.245270191439438, 2.5], "m": [1, -2]});
         vec![
             (name("a_bool"), FieldType::Scalar(Scalar::Bool), Value::Bool(true)),
             (

@@ -177,3 +177,51 @@ async fn check(database: &Database, known: &[Knowledge]) {
         assert!(fits, "{id} is {value:?}, known {known:?}");
     }
 }
+
+/// A mistake of ours in the middle of a write or a flush: what was under way is in doubt,
+/// what was acknowledged is there, and the next request finds the collection open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_in_a_partition_costs_one_answer_and_no_row() {
+    let faults = Faults::new(Rand::from_seed(1));
+    let mut store = Store::memory();
+    store.options.faults = Some(faults.clone());
+    let database = store.open("writer").await;
+    database
+        .create_collection(&fixture::name(), fixture::schema(DIM as u32), 1)
+        .await
+        .expect("created");
+    let collection = database.collection(&fixture::name()).await.expect("there");
+    let put = |id: &str, lex: i64| {
+        let upsert = vec![(id.into(), doc(lex, "n", &[0.5; DIM]))];
+        collection.write(Write {
+            upsert,
+            ..Write::default()
+        })
+    };
+    put("kept", 1).await.expect("acknowledged");
+    for (round, path) in [(2, "/wal/"), (3, "/state.json")] {
+        let rule = faults.add_rule(Rule::new(Fault::Panic).on(Op::Put).at(path).times(1));
+        let written = put("kept", round).await;
+        let flushed = collection.optimize().await;
+        faults.remove_rule(rule);
+        assert_eq!(faults.hits_of(Fault::Panic), round as u64 - 1, "{path}");
+        if path == "/wal/" {
+            assert!(matches!(written, Err(EngineError::OutcomeUnknown)), "{written:?}");
+            put("kept", round).await.expect("open again");
+        } else {
+            assert!(matches!(flushed, Err(EngineError::Unavailable(_))), "{flushed:?}");
+        }
+        let reading = collection
+            .read(Consistency::Strong, &[])
+            .await
+            .expect("open again");
+        let found = reading
+            .get(&["kept".into()], &Include::Everything)
+            .await
+            .expect("read");
+        let document = &found[0].as_ref().expect("it is there").document;
+        assert_eq!(document.get("lex"), Some(&Value::Int(round)), "{path}");
+    }
+    collection.optimize().await.expect("flushes again");
+    database.close().await;
+}

@@ -69,6 +69,7 @@ impl FaultStore {
             Some(Fault::FailBefore) => Err(injected("failed before it was applied")),
             Some(Fault::Outage) => Err(injected("the store is away")),
             Some(Fault::Throttle) => Err(HttpStatus::slow_down().into()),
+            Some(Fault::Panic) => panic!("injected: a mistake below {path}"),
             other => Ok(other),
         }
     }

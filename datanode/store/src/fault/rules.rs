@@ -42,6 +42,8 @@ pub enum Fault {
     StaleList,
     /// Like `FailBefore`, for whatever the rule matches, until it is removed.
     Outage,
+    /// A mistake in the code below: the request panics, and nothing was done.
+    Panic,
 }
 
 impl Fault {
@@ -57,12 +59,18 @@ impl Fault {
             Self::FlipBit => "flip_bit",
             Self::StaleList => "stale_list",
             Self::Outage => "outage",
+            Self::Panic => "panic",
         }
     }
 
     fn suits(self, op: Op) -> bool {
         match self {
-            Self::FailBefore | Self::LoseAnswer | Self::Delay(_) | Self::Throttle | Self::Outage => true,
+            Self::FailBefore
+            | Self::LoseAnswer
+            | Self::Delay(_)
+            | Self::Throttle
+            | Self::Outage
+            | Self::Panic => true,
             Self::Hold { .. } | Self::Duplicate { .. } => op == Op::Put,
             Self::Truncate => matches!(op, Op::Get | Op::List),
             Self::FlipBit => op == Op::Get,
@@ -193,6 +201,7 @@ impl FromStr for Rule {
             "flip_bit" => Fault::FlipBit,
             "stale_list" => Fault::StaleList,
             "outage" => Fault::Outage,
+            "panic" => Fault::Panic,
             other => return Err(RuleProblem::UnknownFault(other.to_owned())),
         };
         Ok(rule)
