@@ -11,7 +11,7 @@ NEXTEST := 0.9.151
 
 # Lance takes a quarter of an hour to build, and every set of features is another build of
 # it.  So what links Lance is always built together, and the light crates, whose tests want
-# features of their own (paused time, protocol deviations), apart from it.
+# features of their own (the simulator's broken protocols), apart from it.
 HEAVY := -p rhumb -p rhumb-node -p rhumb-engine
 LIGHT := --workspace --exclude rhumb --exclude rhumb-node --exclude rhumb-engine
 LIGHT_TARGET := $(CARGO_TARGET_DIR)/light
@@ -35,10 +35,9 @@ units: build
 	RHUMB_BIN=$(CARGO_TARGET_DIR)/debug/rhumb CARGO_TARGET_DIR=$(LIGHT_TARGET) \
 		cargo nextest run $(LIGHT) --no-fail-fast
 
-# Lints every library (those of the light crates as dependencies).  The tests of the light
-# crates, sim and e2e are not linted yet.
 lint:
 	cargo clippy $(HEAVY) --all-targets -- -D warnings
+	CARGO_TARGET_DIR=$(LIGHT_TARGET) cargo clippy $(LIGHT) --all-targets -- -D warnings
 
 deny:
 	cargo deny --log-level error check bans sources

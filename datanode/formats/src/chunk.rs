@@ -57,7 +57,7 @@ pub struct Typed {
 }
 
 impl Rows {
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Self::Lines(lines) => lines.len(),
             Self::Records { records, .. } => records.len(),
@@ -68,7 +68,7 @@ impl Rows {
 
 /// CPU-bound: milliseconds for a full chunk.
 pub fn typed(chunk: &Chunk, schema: &Schema, limits: &Limits) -> Typed {
-    let mut rows = Vec::with_capacity(chunk.rows.len());
+    let mut rows = Vec::with_capacity(chunk.rows.count());
     let mut failures = chunk.broken.clone();
     let mut typer = Typer::new(schema, limits);
     let mut take = |line: u64, typer: &mut Typer<'_>, row: Result<Json, Problem>| match row

@@ -162,7 +162,7 @@ mod tests {
         splitter.push("{}\n".repeat(ROWS * 2 + 5).as_bytes());
         assert!(splitter.is_full());
         let sizes: Vec<usize> =
-            std::iter::from_fn(|| splitter.take().map(|chunk| chunk.rows.len())).collect();
+            std::iter::from_fn(|| splitter.take().map(|chunk| chunk.rows.count())).collect();
         assert_eq!(sizes, [ROWS, ROWS, 5]);
     }
 }

@@ -12,3 +12,12 @@ pub(crate) async fn run<T: Send + 'static>(
 ) -> object_store::Result<T> {
     tokio::task::spawn_blocking(work).await?
 }
+
+/// Work that nobody waits for.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "file I/O has no owner that could carry a `Tasks`"
+)]
+pub(crate) fn start(work: impl FnOnce() + Send + 'static) {
+    drop(tokio::task::spawn_blocking(work));
+}

@@ -12,7 +12,7 @@ use rhumb_e2e::process::{Process, free_port};
 use rhumb_e2e::server::rhumb_binary;
 use rhumb_e2e::suite::eventually;
 use rhumb_e2e::{Client, S3Server, Server, Spec, Store, TempDir};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -336,8 +336,7 @@ async fn two_databases_share_a_bucket_and_see_nothing_of_each_other() {
         assert_eq!(
             list["collections"].as_array().map(Vec::len),
             Some(1),
-            "{}",
-            Value::from(list.clone())
+            "{list}"
         );
     }
 }

@@ -391,13 +391,15 @@ fn an_empty_list_of_one_verb_does_not_reach_the_documents_of_another() {
 
 #[test]
 fn names_of_fields_are_checked() {
-    for name in ["", "a b", "1a", "a.b", "a-b", "ä", "_seq", "_rowid"] {
+    for name in ["", "a b", "1a", "a.b", "a-b", "ä"] {
         let problem = fresh(&format!(r#"[{{"id": 1, "{name}": 1}}]"#)).expect_err(name);
         assert_eq!(problem.code, Code::InvalidName, "{name}");
     }
     let long = "a".repeat(65);
     assert!(fresh(&format!(r#"[{{"id": 1, "{long}": 1}}]"#)).is_err());
-    assert!(fresh(&format!(r#"[{{"id": 1, "{}": 1}}]"#, &long[1..])).is_ok());
+    for name in [&long[1..], "_", "_seq", "_rowid"] {
+        assert!(fresh(&format!(r#"[{{"id": 1, "{name}": 1}}]"#)).is_ok(), "{name}");
+    }
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn read(mut splitter: Splitter, data: &[u8], size: usize) -> Result<usize, Code>
 }
 
 fn check(chunk: &Chunk) -> usize {
-    let all = chunk.rows.len() + chunk.broken.len();
+    let all = chunk.rows.count() + chunk.broken.len();
     for schema in [&*SCHEMA, &Schema::default()] {
         let typed = typed(chunk, schema, &LIMITS);
         let (rows, failed) = (typed.rows as usize, typed.failures.len());

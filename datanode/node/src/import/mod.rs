@@ -100,7 +100,7 @@ impl Import {
                 Some(Ok(Message::Chunk(chunk))) => Arc::new(chunk),
                 Some(Err(problem)) => return Err(problem),
             };
-            rows += chunk.rows.len() as u64;
+            rows += chunk.rows.count() as u64;
             let typed = self.typed(&chunk).await?;
             let fixes_types = !typed.write.new_fields.is_empty();
             if fixes_types || typed.hashes.iter().any(|hash| under_way.contains(hash)) {

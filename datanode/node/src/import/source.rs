@@ -258,7 +258,7 @@ mod tests {
         while let Some(message) = from.recv().await {
             match message {
                 Ok(Message::Head) => head = true,
-                Ok(Message::Chunk(chunk)) => rows += chunk.rows.len(),
+                Ok(Message::Chunk(chunk)) => rows += chunk.rows.count(),
                 Err(found) => problem = Some(found),
             }
         }

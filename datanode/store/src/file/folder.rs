@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -16,21 +16,18 @@ use object_store::{
 };
 use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fdatasync, fstat,
-    futimens, linkat, openat, renameat, renameat_with, statat, unlinkat,
+    AtFlags, FileType, OFlags, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fdatasync, fstat,
+    futimens, linkat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
 use super::lock::{self, FolderLock};
 use super::problem::{FileProblem, at, io_problem, missing};
 use super::put_ids::PutIds;
+use super::temp::{self, TempFile, Temps};
 use super::tree::Tree;
 use crate::StoreError;
 use crate::put_id::PutId;
-
-/// Where unfinished writes live: in the same file system, so that moving them to their
-/// name is one step.
-const TEMP: &str = ".tmp";
 
 /// Locks for compare-and-swap.  Two paths may share one: that costs a wait, no more.
 const STRIPES: usize = 256;
@@ -42,9 +39,8 @@ const PRUNE_RACES: usize = 8;
 pub(super) struct Folder {
     path: PathBuf,
     pub(super) tree: Tree,
-    temp: OwnedFd,
+    pub(super) temps: Temps,
     _lock: FolderLock,
-    next_temp: AtomicU64,
     last_modified_ns: AtomicI64,
     put_ids: Mutex<PutIds>,
     stripes: Vec<Mutex<()>>,
@@ -67,15 +63,6 @@ pub(super) struct Found {
 pub(super) enum Body {
     Whole(Bytes),
     Open(File),
-}
-
-/// A file under `.tmp`, removed when dropped unless it was moved to its name.
-#[derive(Debug)]
-pub(super) struct TempFile {
-    pub file: File,
-    name: String,
-    moved: bool,
-    folder: OwnedFd,
 }
 
 impl Target {
@@ -109,7 +96,7 @@ impl Target {
 }
 
 pub(super) fn is_reserved(first_segment: &str) -> bool {
-    first_segment == TEMP || first_segment == lock::NAME
+    first_segment == temp::NAME || first_segment == lock::NAME
 }
 
 impl Folder {
@@ -123,10 +110,7 @@ impl Folder {
         // Resolved once: the folder may be reached through links, nothing below it may.
         let path = path.canonicalize().map_err(config("resolve folder"))?;
         let lock = FolderLock::take(&path, now_ms)?;
-        let temp = path.join(TEMP);
-        create_dir_all(&temp).map_err(config("create .tmp"))?;
-        // We hold the lock, so every file in here is of a process that is dead.
-        clear(&temp).map_err(config("clear .tmp"))?;
+        let temps = Temps::open(&path).map_err(config("clear .tmp"))?;
         // The folder's own name is durable before anything in it is.
         for folder in [Some(path.as_path()), path.parent()].into_iter().flatten() {
             File::open(folder)
@@ -135,10 +119,9 @@ impl Folder {
         }
         Ok(Self {
             tree: Tree::new(File::open(&path).map_err(config("open folder"))?),
-            temp: File::open(&temp).map_err(config("open .tmp"))?.into(),
+            temps,
             path,
             _lock: lock,
-            next_temp: AtomicU64::new(0),
             last_modified_ns: AtomicI64::new(0),
             put_ids: Mutex::default(),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
@@ -168,17 +151,7 @@ impl Folder {
 
     pub(super) fn temp_file(&self) -> Result<TempFile> {
         self.tree.check_healthy()?;
-        let name = self.next_temp.fetch_add(1, Ordering::Relaxed).to_string();
-        let folder = self.temp.try_clone().map_err(|e| io_problem("dup", e))?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o644);
-        let file = openat(&folder, name.as_str(), flags, mode).map_err(at("create", TEMP))?;
-        Ok(TempFile {
-            file: file.into(),
-            name,
-            moved: false,
-            folder,
-        })
+        self.temps.take()
     }
 
     /// Makes the bytes durable, then gives them their name, then makes the name durable.
@@ -208,6 +181,7 @@ impl Folder {
                 extensions: Default::default(),
             });
         }
+        self.temps.forget();
         Err(at("rename", target.as_str())(Errno::BUSY))
     }
 
@@ -223,11 +197,11 @@ impl Folder {
         if *mode != PutMode::Create {
             let _swap = self.lock_path(target);
             self.check_mode(target, mode)?;
-            renameat(&self.temp, name, folder, leaf).map_err(failed)?;
+            renameat(&self.temps.folder, name, folder, leaf).map_err(failed)?;
             temp.moved = true;
             return Ok(());
         }
-        match renameat_with(&self.temp, name, folder, leaf, RenameFlags::NOREPLACE) {
+        match renameat_with(&self.temps.folder, name, folder, leaf, RenameFlags::NOREPLACE) {
             Ok(()) => temp.moved = true,
             Err(Errno::EXIST) => {
                 // A folder of objects in the way is nobody's win.
@@ -237,7 +211,7 @@ impl Folder {
             }
             // Not every file system knows the flag; a hard link is as atomic.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                linkat(&self.temp, name, folder, leaf, AtFlags::empty()).map_err(failed)?;
+                linkat(&self.temps.folder, name, folder, leaf, AtFlags::empty()).map_err(failed)?;
             }
             Err(errno) => return Err(failed(errno)),
         }
@@ -437,22 +411,6 @@ impl Folder {
         stat.st_mtime_nsec = to.tv_nsec as _;
         Ok(etag_of(&stat))
     }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        if !self.moved {
-            // What cannot be removed now is cleared at the next start.
-            let _ = unlinkat(&self.folder, self.name.as_str(), AtFlags::empty());
-        }
-    }
-}
-
-fn clear(folder: &FsPath) -> io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        std::fs::remove_file(entry?.path())?;
-    }
-    Ok(())
 }
 
 const NS: i64 = 1_000_000_000;

@@ -15,6 +15,7 @@ mod list;
 mod lock;
 mod problem;
 mod put_ids;
+mod temp;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -86,8 +87,14 @@ impl ObjectStore for FileStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let target = Target::new(location)?;
         let put_id = put_ids::only_put_id(&opts.attributes, !opts.tags.encoded().is_empty())?;
-        self.run(move |folder| folder.put(&target, &payload, &opts.mode, put_id))
-            .await
+        let put = self
+            .run(move |folder| folder.put(&target, &payload, &opts.mode, put_id))
+            .await;
+        if self.folder.temps.is_short() {
+            let folder = self.folder.clone();
+            blocking::start(move || folder.temps.refill());
+        }
+        put
     }
 
     async fn put_multipart_opts(

@@ -110,12 +110,39 @@ async fn no_write_leaves_a_temp_file_whether_it_wins_or_loses() {
     let mut upload = store.put_multipart(&path("b")).await.expect("an upload");
     upload.put_part("part".into()).await.expect("a part");
     drop(upload);
-    assert_eq!(
-        fs::read_dir(folder.path().join(".tmp"))
-            .expect("a folder")
-            .count(),
-        0
+    let left: Vec<u64> = fs::read_dir(folder.path().join(".tmp"))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").metadata().expect("a file").len())
+        .collect();
+    // Files made ahead are all there may be.
+    assert!(
+        left.len() <= 2 && left.iter().all(|bytes| *bytes == 0),
+        "{left:?}"
     );
+}
+
+#[tokio::test]
+async fn writes_go_on_when_somebody_tidied_up_the_files_made_ahead() {
+    let folder = TempFolder::new();
+    let store = open(&folder).await;
+    let made_ahead = || {
+        let entries = fs::read_dir(folder.path().join(".tmp")).expect("a folder");
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect::<Vec<_>>()
+    };
+    create(&store, "a", "1").await.expect("created");
+    while made_ahead().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    for file in made_ahead() {
+        fs::remove_file(file).expect("removed");
+    }
+    let _ = create(&store, "b", "1").await;
+    create(&store, "c", "1")
+        .await
+        .expect("the next one at the latest");
+    assert_eq!(read(&store, "c").await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use object_store::{MultipartUpload, PutMode, PutPayload, PutResult, Result, UploadPart};
 
-use super::folder::{Folder, Target, TempFile};
+use super::folder::{Folder, Target};
 use super::problem::{FileProblem, io_problem};
+use super::temp::TempFile;
 use crate::blocking;
 use crate::put_id::PutId;
 

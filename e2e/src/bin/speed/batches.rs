@@ -16,10 +16,13 @@ const ROWS: usize = 1_000;
 const BATCHES: usize = 40;
 const CONNECTIONS: usize = 2;
 
+/// A body of `ROWS` documents, from the number of the first.
+type Form = fn(usize) -> Value;
+
+const FORMS: [(&str, Form); 3] = [("JSON arrays", arrays), ("b64", texts), ("columns", columns)];
+
 pub async fn rows_per_second() -> Result<()> {
-    let forms: [(&str, fn(usize) -> Value); 3] =
-        [("JSON arrays", arrays), ("b64", texts), ("columns", columns)];
-    for (name, form) in forms {
+    for (name, form) in FORMS {
         let (_home, server) = crate::server("batches", None).await?;
         let definition =
             json!({"fields": {"v": {"type": "vector", "dim": DIM}, "n": "int", "pos": "string"}});

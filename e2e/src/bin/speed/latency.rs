@@ -14,8 +14,9 @@ use rhumb_e2e::data::{b64, percentile, vector};
 use serde_json::{Value, json};
 
 const DIM: usize = 384;
-const BLOCKS: usize = 6;
-const PER_BLOCK: usize = 200;
+/// Many and short: a shared disk changes its mind every few hundred milliseconds.
+const BLOCKS: usize = 100;
+const PER_BLOCK: usize = 12;
 const SPAN: Duration = Duration::from_secs(3);
 
 /// The raw side writes as many bytes as the server's log objects have, on the same folder:

@@ -185,10 +185,10 @@ fn an_unknown_field_is_refused_with_the_nearest_name() {
 fn an_unknown_operator_is_refused_with_the_nearest_one() {
     let hint = |text: &str| refused(text).hint.unwrap_or_default();
     assert_eq!(
-        refusal(r#"{"lex": {"$gtt": 3}}"#),
+        refusal(r#"{"lex": {"$gtee": 3}}"#),
         (Code::InvalidFilter, "lex".into())
     );
-    assert_eq!(hint(r#"{"lex": {"$gtt": 3}}"#), "did you mean '$gt'?");
+    assert_eq!(hint(r#"{"lex": {"$gtee": 3}}"#), "did you mean '$gte'?");
     assert_eq!(
         hint(r#"{"lex": {"gte": 3}}"#),
         "operators start with '$': did you mean '$gte'?"
