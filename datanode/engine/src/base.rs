@@ -38,6 +38,8 @@ use crate::rows::{self, Row};
 const WRITE_BATCH_ROWS: usize = 8_192;
 /// Scans read this many rows at a time: 1,024-d rows are 4 KB each.
 const READ_BATCH_ROWS: usize = 4_096;
+/// What a scan may read ahead of whoever takes its batches; Lance's own default is 2 GiB.
+const READ_AHEAD_BYTES: u64 = 32 << 20;
 
 /// One immutable version; cheap to clone and safe to keep: files outlive every cursor.
 #[derive(Clone)]
@@ -145,7 +147,10 @@ impl Base {
             .ok_or_else(|| EngineError::Corrupt(format!("fragment {fragment} is not in the base table")))?;
         let mut scanner = fragment.scan();
         scanner.with_row_address().project(&self.known(columns))?;
-        scanner.batch_size(READ_BATCH_ROWS).scan_in_order(true);
+        scanner
+            .batch_size(READ_BATCH_ROWS)
+            .io_buffer_size(READ_AHEAD_BYTES)
+            .scan_in_order(true);
         let mut batches = scanner.try_into_stream().await?;
         while let Some(batch) = batches.try_next().await? {
             let addresses = batch
@@ -279,6 +284,7 @@ impl Base {
         scanner
             .with_fragments(chosen)
             .scan_in_order(true)
+            .io_buffer_size(READ_AHEAD_BYTES)
             .batch_size(READ_BATCH_ROWS);
         let stream = scanner.try_into_stream().await?;
         self.write_stream(SendableRecordBatchStream::from(stream)).await

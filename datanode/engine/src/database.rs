@@ -78,8 +78,10 @@ impl Database {
             lance: LanceEnv::new(bucket.clone(), memory / 16),
             fenced: CancellationToken::new(),
             sole_writer,
-            memtables: MemtableBudget::new(memory / 4),
-            parts: SegmentParts::new(memory / 2),
+            // What is left is for keys and versions of rows, and for a flush, a merge and
+            // the queries under way.
+            memtables: MemtableBudget::new(memory / 5),
+            parts: SegmentParts::new(memory * 3 / 8),
             heavy: Semaphore::new(HEAVY_JOBS),
             bucket: bucket.clone(),
             settings,

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use rhumb_core::query::Include;
 use rhumb_core::{DocId, Filter, Position};
 use rhumb_store::log::{Barrier, Claim, Log};
-use rhumb_view::View;
+use rhumb_view::{Snapshot, View};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -193,14 +193,22 @@ impl Shared {
     }
 
     pub fn pin(&self) -> Pinned {
+        self.together(|view| (view.snapshot(), ())).0
+    }
+
+    /// A snapshot with the base it belongs to.  `look` is given the view alone: whoever
+    /// took the base's lock again here would wait for a flush that waits for him.
+    fn together<T>(&self, look: impl FnOnce(&View) -> (Arc<Snapshot>, T)) -> (Pinned, T) {
         let base = self.base.read();
-        Pinned {
-            snapshot: self.view.snapshot(),
+        let (snapshot, found) = look(&self.view);
+        let pinned = Pinned {
+            snapshot,
             base: base.clone(),
             schema: self.schema.schema(),
             env: self.env.clone(),
             position: *self.position.borrow(),
-        }
+        };
+        (pinned, found)
     }
 
     /// Shows durable rows.
@@ -216,17 +224,7 @@ impl Shared {
         needs: impl Fn(&DocId) -> bool,
         include: &Include,
     ) -> Result<Vec<(DocId, Old)>, EngineError> {
-        let (pinned, found) = {
-            let _together = self.base.read();
-            let (snapshot, found) = self.view.lookup_with_snapshot(&ids);
-            (
-                Pinned {
-                    snapshot,
-                    ..self.pin()
-                },
-                found,
-            )
-        };
+        let (pinned, found) = self.together(|view| view.lookup_with_snapshot(&ids));
         let mut old = Vec::new();
         let mut to_fetch = Vec::new();
         for (id, found) in ids.into_iter().zip(found) {
@@ -271,5 +269,66 @@ impl Shared {
             return EngineError::Fenced;
         }
         EngineError::Unavailable(format!("{} is closing", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rhumb_core::{CollectionName, Schema};
+    use rhumb_seams::{Clock, Ids, Rand, Tasks};
+    use rhumb_store::{Bucket, BucketOptions};
+
+    use super::*;
+    use crate::database::{Database, Settings};
+
+    async fn open() -> Arc<Partition> {
+        let (clock, rand) = (Clock::system(), Rand::from_seed(1));
+        let ids = Ids::new(clock.clone(), rand.clone());
+        let options = BucketOptions::default();
+        let url = "memory://".parse().expect("a store");
+        let bucket = Bucket::open(&url, options, clock.clone(), rand, ids.clone()).await;
+        let settings = Settings {
+            limits: Default::default(),
+            memory_limit: 256 << 20,
+            shared_bucket: false,
+        };
+        let bucket = bucket.expect("the bucket opens");
+        let database = Database::open(bucket, settings, "test".into(), clock, ids, Tasks::new()).await;
+        let name = CollectionName::parse("c").expect("a name");
+        let database = database.expect("the database opens");
+        let created = database.create_collection(&name, Schema::default(), 1).await;
+        created.expect("created");
+        let collection = database.collection(&name).await.expect("there");
+        collection.stats().await.expect("opens the partition");
+        collection.open_partitions().remove(0)
+    }
+
+    /// A flush waits for the base's lock while the writer reads under it: neither may wait
+    /// for the other.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_writer_and_a_flush_never_wait_for_each_other() {
+        let partition = open().await;
+        let shared = partition.shared.clone();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let flush = std::thread::spawn(move || {
+            while stopped.try_recv().is_err() {
+                drop(shared.base.write());
+            }
+        });
+        let reads = tokio::spawn(async move {
+            for _ in 0..20_000 {
+                let found = partition
+                    .shared
+                    .stored(vec!["a".into()], |_| false, &Include::Nothing)
+                    .await;
+                assert!(found.expect("nothing fails here").is_empty());
+            }
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(30), reads).await;
+        ended.expect("a deadlock").expect("no panic");
+        stop.send(()).expect("it still runs");
+        flush.join().expect("no panic");
     }
 }
