@@ -40,6 +40,7 @@ async fn http_is_spoken_properly() {
     t.write("h", json!({"upsert": [{"id": "a", "n": 1, "v": [1, 0]}]}))
         .await;
     wrong_methods_are_answered_with_the_right_ones(&t).await;
+    a_large_body_does_not_drown_the_refusal(&t).await;
     unknown_paths_are_not_found(&t).await;
     content_types_are_checked(&t).await;
     bodies_may_be_compressed(&t).await;
@@ -48,6 +49,22 @@ async fn http_is_spoken_properly() {
     metrics_are_prometheus_text(&t).await;
     sessions_are_carried(&t).await;
     t.finish().await;
+}
+
+/// Whoever is refused before the body was read still gets the answer, not a broken
+/// connection.
+async fn a_large_body_does_not_drown_the_refusal(t: &Suite) {
+    let large = json!({"upsert": [{"id": "x", "text": "x".repeat(24 << 20)}]});
+    for (path, status, code) in [
+        ("/healthz", 405, "method_not_allowed"),
+        ("/v1/nowhere", 404, "route_not_found"),
+        ("/v1/collections/absent/documents", 404, "collection_not_found"),
+    ] {
+        t.case(format!("24 MiB to {path}"))
+            .post(path, large.clone())
+            .await
+            .refused(status, code);
+    }
 }
 
 async fn wrong_methods_are_answered_with_the_right_ones(t: &Suite) {

@@ -333,10 +333,6 @@ async fn two_databases_share_a_bucket_and_see_nothing_of_each_other() {
             .await
             .expect("an answer")
             .json();
-        assert_eq!(
-            list["collections"].as_array().map(Vec::len),
-            Some(1),
-            "{list}"
-        );
+        assert_eq!(list["collections"].as_array().map(Vec::len), Some(1), "{list}");
     }
 }

@@ -3,7 +3,9 @@
 //! Opening claims the epoch, fences, replays and only then serves (P14); `recover.rs` does
 //! that.  Closing ends both tasks; the log keeps what was not merged yet.
 
+mod group;
 pub mod maintain;
+mod memtable;
 mod merge_policy;
 mod pace;
 mod recover;

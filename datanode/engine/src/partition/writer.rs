@@ -26,7 +26,9 @@ use crate::error::EngineError;
 use crate::idem::{self, Entry};
 use crate::judge::{self, Judged, Old};
 use crate::partition::Shared;
+use crate::partition::group::{Group, Verdict};
 use crate::partition::maintain::FlushJob;
+use crate::partition::memtable::Memtable;
 use crate::partition::pace::Pace;
 use crate::rows::Row;
 
@@ -37,13 +39,6 @@ const GROUP_BYTES: usize = 32 << 20;
 const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// Freeze thresholds (P22); bytes are `Env::freeze_bytes`.
-const FREEZE_ROWS: usize = 65_536;
-const FREEZE_ENTRIES: u64 = 1_024;
-const FREEZE_AGE: Duration = Duration::from_secs(60);
-const FREEZE_AGE_ENTRIES: u64 = 32;
-const FREEZE_AGE_TRICKLE: Duration = Duration::from_secs(3_600);
-
 pub enum Request {
     Write(Box<WriteRequest>),
     /// Freeze what is fresh; the answer is the number of the flush that will hold it.
@@ -73,36 +68,6 @@ pub struct Writer {
     pub next_seq: Seq,
     pub memtable: Memtable,
     pub pace: Pace,
-}
-
-/// What the active fresh rows amount to.
-#[derive(Debug)]
-pub struct Memtable {
-    pub bytes: usize,
-    pub rows: usize,
-    pub entries: u64,
-    pub since: Instant,
-    pub flushes: u64,
-    /// Up to which slot the last frozen memtable reaches.
-    pub frozen_upto: rhumb_core::Slot,
-}
-
-/// One group on its way to the log.
-#[derive(Default)]
-struct Group {
-    entry: LogEntry,
-    /// Documents as the group leaves them; `None` is deleted.
-    changed: HashMap<DocId, Option<Old>>,
-    answers: Vec<(oneshot::Sender<Result<Applied, EngineError>>, Verdict)>,
-    bytes: usize,
-}
-
-enum Verdict {
-    /// Answered with the group's position.
-    Applied(Counts),
-    /// A repeat of a request answered before.
-    Repeat(Applied),
-    Refused(EngineError),
 }
 
 enum Flow {
@@ -408,11 +373,7 @@ impl Writer {
 
     async fn freeze_when_due(&mut self) {
         let env = &self.shared.env;
-        let full = self.memtable.bytes >= env.freeze_bytes()
-            || self.memtable.rows >= FREEZE_ROWS
-            || self.memtable.entries >= FREEZE_ENTRIES
-            || (env.memtables.is_tight() && self.memtable.bytes >= env.freeze_bytes() / 4);
-        if full || (self.memtable.entries > 0 && self.memtable.due_at() <= Instant::now()) {
+        if self.memtable.is_due(env.freeze_bytes(), env.memtables.is_tight()) {
             self.freeze().await;
         }
     }
@@ -475,68 +436,6 @@ fn refuse_queue(requests: &mut mpsc::Receiver<Request>, error: impl Fn() -> Engi
 /// A filter is judged against the view alone, so nothing may stand before it in its group.
 fn is_alone(write: &Write) -> bool {
     write.delete_by_filter.is_some()
-}
-
-impl Memtable {
-    pub fn new(flushes: u64, frozen_upto: rhumb_core::Slot) -> Self {
-        Self {
-            bytes: 0,
-            rows: 0,
-            entries: 0,
-            since: Instant::now(),
-            flushes,
-            frozen_upto,
-        }
-    }
-
-    fn grow(&mut self, rows: usize, bytes: usize) {
-        if self.entries == 0 {
-            self.since = Instant::now();
-        }
-        self.rows += rows;
-        self.bytes += bytes;
-        self.entries += 1;
-    }
-
-    /// Takes in a record of the log tail.
-    pub fn replay(&mut self, entry: &LogEntry, body_bytes: usize) {
-        self.grow(entry.rows.len(), body_bytes);
-    }
-
-    fn due_at(&self) -> Instant {
-        let age = if self.entries >= FREEZE_AGE_ENTRIES {
-            FREEZE_AGE
-        } else {
-            FREEZE_AGE_TRICKLE
-        };
-        self.since + age
-    }
-}
-
-impl Group {
-    fn answer(self, position: Position) {
-        for (reply, verdict) in self.answers {
-            let answer = match verdict {
-                Verdict::Applied(counts) => Ok(Applied { counts, position }),
-                Verdict::Repeat(applied) => Ok(applied),
-                Verdict::Refused(e) => Err(e),
-            };
-            // A caller that went away needs no answer.
-            let _ = reply.send(answer);
-        }
-    }
-
-    /// Nothing of the group was applied.
-    fn fail(self, error: impl Fn() -> EngineError) {
-        for (reply, verdict) in self.answers {
-            let answer = match verdict {
-                Verdict::Applied(_) => Err(error()),
-                Verdict::Repeat(applied) => Ok(applied),
-                Verdict::Refused(e) => Err(e),
-            };
-            let _ = reply.send(answer);
-        }
-    }
 }
 
 /// Rows as the view takes them.

@@ -54,7 +54,9 @@ pub fn parquet(data: &[u8]) {
 
 /// The first byte decides where the rest is cut.
 fn streamed(data: &[u8], splitter: fn(&Limits) -> Splitter) {
-    let Some((cut, data)) = data.split_first() else { return };
+    let Some((cut, data)) = data.split_first() else {
+        return;
+    };
     let whole = read(splitter(&LIMITS), data, data.len().max(1));
     let pieces = read(splitter(&LIMITS), data, usize::from(*cut).max(1));
     assert_eq!(whole, pieces, "it matters how the bytes arrive");
