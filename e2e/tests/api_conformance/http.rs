@@ -57,7 +57,7 @@ async fn a_large_body_does_not_drown_the_refusal(t: &Suite) {
     let large = json!({"upsert": [{"id": "x", "text": "x".repeat(24 << 20)}]});
     for (path, status, code) in [
         ("/healthz", 405, "method_not_allowed"),
-        ("/v1/nowhere", 404, "route_not_found"),
+        ("/v1/nowhere", 404, "not_found"),
         ("/v1/collections/absent/documents", 404, "collection_not_found"),
     ] {
         t.case(format!("24 MiB to {path}"))

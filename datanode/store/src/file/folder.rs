@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
@@ -39,7 +40,7 @@ const PRUNE_RACES: usize = 8;
 pub(super) struct Folder {
     path: PathBuf,
     pub(super) tree: Tree,
-    pub(super) temps: Temps,
+    pub(super) temps: Arc<Temps>,
     _lock: FolderLock,
     last_modified_ns: AtomicI64,
     put_ids: Mutex<PutIds>,
@@ -119,7 +120,7 @@ impl Folder {
         }
         Ok(Self {
             tree: Tree::new(File::open(&path).map_err(config("open folder"))?),
-            temps,
+            temps: Arc::new(temps),
             path,
             _lock: lock,
             last_modified_ns: AtomicI64::new(0),

@@ -91,8 +91,9 @@ impl ObjectStore for FileStore {
             .run(move |folder| folder.put(&target, &payload, &opts.mode, put_id))
             .await;
         if self.folder.temps.is_short() {
-            let folder = self.folder.clone();
-            blocking::start(move || folder.temps.refill());
+            // Not the folder: its lock must go with its last user.
+            let temps = Arc::downgrade(&self.folder.temps);
+            blocking::start(move || temps.upgrade().iter().for_each(|temps| temps.refill()));
         }
         put
     }

@@ -26,6 +26,8 @@ const SPARES: usize = 2;
 #[derive(Debug)]
 pub(super) struct Temps {
     pub folder: Arc<OwnedFd>,
+    /// Among those this process opened: one that was just closed may still have a file.
+    store: u64,
     next: AtomicU64,
     spares: Mutex<Vec<TempFile>>,
 }
@@ -45,10 +47,15 @@ impl Temps {
         let path = root.join(NAME);
         create_dir_all(&path)?;
         for entry in std::fs::read_dir(&path)? {
-            std::fs::remove_file(entry?.path())?;
+            match std::fs::remove_file(entry?.path()) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
+        static STORES: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
             folder: Arc::new(File::open(&path)?.into()),
+            store: STORES.fetch_add(1, Ordering::Relaxed),
             next: AtomicU64::new(0),
             spares: Mutex::default(),
         })
@@ -78,7 +85,7 @@ impl Temps {
     }
 
     fn make(&self) -> Result<TempFile> {
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let name = format!("{}-{}", self.store, self.next.fetch_add(1, Ordering::Relaxed));
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o644);
         let file = openat(&self.folder, name.as_str(), flags, mode).map_err(at("create", NAME))?;
