@@ -16,7 +16,7 @@ HEAVY := -p rhumb -p rhumb-node -p rhumb-engine
 LIGHT := --workspace --exclude rhumb --exclude rhumb-node --exclude rhumb-engine
 LIGHT_TARGET := $(CARGO_TARGET_DIR)/light
 
-.PHONY: run build test fmt lint deny units tools setup clean
+.PHONY: run build test fmt lint deny units openness tools setup clean
 
 run: build
 	$(CARGO_TARGET_DIR)/debug/rhumb serve --dev --store $(STORE) --listen $(LISTEN)
@@ -41,6 +41,10 @@ lint:
 
 deny:
 	cargo deny --log-level error check bans sources
+
+# Not a part of `test`: it takes pylance from PyPI.
+openness: build
+	RHUMB_BIN=$(CARGO_TARGET_DIR)/debug/rhumb ./scripts/pylance-check.sh
 
 setup:
 	@./scripts/setup.sh
