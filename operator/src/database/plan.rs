@@ -1,0 +1,291 @@
+//! What to do about a database.  Pure: the same sight gives the same actions, and a sight
+//! in which all is well gives none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use rhumb_crds::names;
+use rhumb_crds::shard::{Shard, ShardNode};
+use rhumb_crds::vector_database::VectorDatabase;
+use serde_json::Value;
+
+use super::children;
+use super::pod::{self, Rollout};
+use crate::cluster::{self, Live};
+use crate::placement::{self, Node, Placement, Slot};
+
+/// The keys to the bucket, as far as we may know them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Credentials {
+    /// The database names none.
+    Unneeded,
+    /// A fingerprint of both keys.
+    Found(String),
+    Missing(String),
+}
+
+/// A database and everything around it, as just read.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    pub db: VectorDatabase,
+    pub live: Live,
+    pub pods: Vec<Pod>,
+    pub credentials: Credentials,
+    pub default_image: String,
+    pub operator_namespace: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Apply(Value),
+    Delete(Value),
+    /// Shards of the pod are warm: it may serve.
+    OpenGate {
+        pod: String,
+        uid: String,
+    },
+    /// Among pods, the cheapest is the first to go when the database shrinks.
+    SetDeletionCost {
+        pod: String,
+        uid: String,
+        cost: usize,
+    },
+    /// Forgets what pods that are gone said of a shard.
+    Forget {
+        shard: String,
+        resource_version: String,
+        left: Vec<ShardNode>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    /// `None` while there is nothing to run yet.
+    pub rollout: Option<Rollout>,
+    /// Leaderships that are given to another pod: shard, from, to.
+    pub moves: Vec<(u32, String, String)>,
+}
+
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// Entries of pods that are gone do no harm; many of them do.
+const FORGOTTEN_AT: usize = 4;
+
+pub fn plan(sight: &Sight) -> Plan {
+    let rollout = sight.rollout();
+    let mut actions = Vec::new();
+    if !sight.db.spec.paused {
+        children(sight, rollout.as_ref(), &mut actions);
+    }
+    let moves = place(sight, &mut actions);
+    Plan {
+        actions,
+        rollout,
+        moves,
+    }
+}
+
+fn children(sight: &Sight, rollout: Option<&Rollout>, actions: &mut Vec<Action>) {
+    let db = &sight.db;
+    let mut wanted = children::fixed(db, &sight.operator_namespace);
+    let credentials_known = !matches!(sight.credentials, Credentials::Missing(_));
+    // Pods of a database without keys could not start; those that run keep theirs.
+    wanted.extend(
+        rollout
+            .filter(|_| credentials_known)
+            .map(|rollout| children::deployment(db, rollout)),
+    );
+    wanted.extend(sight.shards().iter().filter_map(children::lease));
+    let differs = |object: &Value| {
+        let live = sight.live.get(&cluster::key(object));
+        live.is_none_or(|live| !cluster::covered(object, live))
+    };
+    actions.extend(wanted.into_iter().filter(differs).map(Action::Apply));
+    if !db.spec.network_policy.enabled {
+        let policies = sight.live.iter().filter(|((kind, _), _)| kind == "NetworkPolicy");
+        actions.extend(policies.map(|(_, policy)| Action::Delete(policy.clone())));
+    }
+}
+
+fn place(sight: &Sight, actions: &mut Vec<Action>) -> Vec<(u32, String, String)> {
+    let db = &sight.db;
+    let name = sight.name();
+    let shards = sight.shards();
+    let nodes = sight.nodes();
+    let slots: Vec<Slot> = (0..db.spec.sharding.count)
+        .map(|index| slot(index, shards.iter().find(|s| s.spec.index == index), &nodes))
+        .collect();
+    let placement = placement::place(&nodes, &slots, db.spec.sharding.followers as usize);
+    let uid = sight.database_uid();
+    let mut moves = Vec::new();
+    for (slot, members) in slots.iter().zip(&placement.nodes) {
+        let wanted = children::shard(db, slot.index, members, uid.as_deref());
+        let live = sight.live.get(&cluster::key(&wanted));
+        if live.is_none_or(|live| !cluster::covered(&wanted, live)) {
+            actions.push(Action::Apply(wanted));
+        }
+        if let (Some(from), Some(to)) = (slot.nodes.first(), members.first())
+            && from != to
+        {
+            moves.push((slot.index, from.clone(), to.clone()));
+        }
+    }
+    gates(sight, &nodes, &placement, &slots, actions);
+    let uids: BTreeSet<&str> = nodes.iter().map(|node| node.uid.as_str()).collect();
+    for index in 0..db.spec.sharding.count {
+        let key = ("Shard".to_owned(), names::shard(name, index));
+        if let Some(shard) = sight.live.get(&key).and_then(parse::<Shard>) {
+            actions.extend(forget(&shard, &uids));
+        }
+    }
+    moves
+}
+
+fn gates(sight: &Sight, nodes: &[Node], placement: &Placement, slots: &[Slot], actions: &mut Vec<Action>) {
+    let led: BTreeMap<&str, usize> =
+        placement
+            .nodes
+            .iter()
+            .filter_map(|m| m.first())
+            .fold(BTreeMap::new(), |mut led, first| {
+                *led.entry(first.as_str()).or_default() += 1;
+                led
+            });
+    for (pod, node) in sight.pods.iter().zip(nodes) {
+        let (name, uid) = (node.name.clone(), node.uid.clone());
+        // Once open it stays so: a pod that already serves must not leave the Service
+        // because balance gave it one shard more.
+        if !condition(pod, names::SHARDS_WARM) && placement::gate(node, placement, slots) {
+            actions.push(Action::OpenGate {
+                pod: name.clone(),
+                uid: uid.clone(),
+            });
+        }
+        let cost = led.get(node.name.as_str()).copied().unwrap_or(0);
+        let known = pod
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get(DELETION_COST));
+        let known = known.and_then(|cost| cost.parse().ok()).unwrap_or(0usize);
+        if cost != known && pod.metadata.deletion_timestamp.is_none() {
+            actions.push(Action::SetDeletionCost { pod: name, uid, cost });
+        }
+    }
+}
+
+fn forget(shard: &Shard, uids: &BTreeSet<&str>) -> Option<Action> {
+    let said = &shard.status.as_ref()?.nodes;
+    let left: Vec<ShardNode> = said
+        .iter()
+        .filter(|node| uids.contains(node.pod_uid.as_str()))
+        .cloned()
+        .collect();
+    (said.len() - left.len() >= FORGOTTEN_AT).then(|| Action::Forget {
+        shard: shard.metadata.name.clone().unwrap_or_default(),
+        resource_version: shard.metadata.resource_version.clone().unwrap_or_default(),
+        left,
+    })
+}
+
+fn slot(index: u32, shard: Option<&Shard>, nodes: &[Node]) -> Slot {
+    let Some(shard) = shard else {
+        return Slot {
+            index,
+            ..Slot::default()
+        };
+    };
+    let status = shard.status.clone().unwrap_or_default();
+    let leader = status.leader.as_ref().filter(|leader| {
+        nodes
+            .iter()
+            .any(|node| node.name == leader.pod && node.uid == leader.pod_uid)
+    });
+    Slot {
+        index,
+        nodes: shard.spec.nodes.clone(),
+        leader: leader.map(|leader| leader.pod.clone()),
+        warm: nodes
+            .iter()
+            .filter(|node| status.is_warm(&node.name, &node.uid))
+            .map(|node| node.name.clone())
+            .collect(),
+    }
+}
+
+impl Sight {
+    pub fn name(&self) -> &str {
+        self.db.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub fn deployment(&self) -> Option<Deployment> {
+        self.live
+            .get(&("Deployment".to_owned(), self.name().to_owned()))
+            .and_then(parse)
+    }
+
+    pub fn shards(&self) -> Vec<Shard> {
+        let shards = self.live.iter().filter(|((kind, _), _)| kind == "Shard");
+        shards.filter_map(|(_, shard)| parse(shard)).collect()
+    }
+
+    /// One node per pod, in the order of the pods.
+    pub fn nodes(&self) -> Vec<Node> {
+        let revision = self
+            .deployment()
+            .and_then(|deployment| deployment.metadata.annotations?.remove(pod::REVISION));
+        self.pods
+            .iter()
+            .map(|pod| node(pod, revision.as_deref()))
+            .collect()
+    }
+
+    /// The uid of the bucket: as recorded, else as a leader reports it.
+    pub fn database_uid(&self) -> Option<String> {
+        let recorded = self
+            .db
+            .status
+            .as_ref()
+            .and_then(|status| status.database_uid.clone());
+        recorded.or_else(|| {
+            self.shards()
+                .into_iter()
+                .find_map(|shard| shard.status?.database_uid)
+        })
+    }
+
+    fn rollout(&self) -> Option<Rollout> {
+        let live = self.deployment();
+        let hash = match &self.credentials {
+            Credentials::Unneeded => None,
+            Credentials::Found(hash) => Some(hash.as_str()),
+            Credentials::Missing(_) if live.is_none() => return None,
+            Credentials::Missing(_) => None,
+        };
+        let image = self.db.spec.image.as_deref().unwrap_or(&self.default_image);
+        Some(pod::rollout(&self.db, image, hash, live.as_ref()))
+    }
+}
+
+fn node(pod: &Pod, revision: Option<&str>) -> Node {
+    let metadata = &pod.metadata;
+    let own = metadata.annotations.as_ref().and_then(|a| a.get(pod::REVISION));
+    Node {
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        usable: condition(pod, "ContainersReady") && metadata.deletion_timestamp.is_none(),
+        current: own.map(String::as_str) == revision,
+    }
+}
+
+pub fn condition(pod: &Pod, kind: &str) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == kind && c.status == "True"))
+}
+
+/// Objects of ours that do not parse were written by another version: they look absent
+/// and are applied again.
+fn parse<T: serde::de::DeserializeOwned>(object: &Value) -> Option<T> {
+    serde_json::from_value(object.clone()).ok()
+}
