@@ -15,6 +15,9 @@ pub struct Args {
     /// Image of data nodes of databases that name none.
     #[arg(long, env = "RHUMB_DATA_NODE_IMAGE")]
     pub data_node_image: String,
+    /// When data nodes pull their image: Always, IfNotPresent or Never.
+    #[arg(long, env = "RHUMB_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub pull_policy: Option<String>,
     /// Where this operator runs and keeps its lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "rhumb-system")]
     pub namespace: String,

@@ -20,6 +20,8 @@ pub struct Settings {
     pub namespace: String,
     /// For databases that name no image.
     pub data_node_image: String,
+    /// When their image is pulled; Kubernetes decides when this is `None`.
+    pub pull_policy: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]

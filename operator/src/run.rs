@@ -52,6 +52,7 @@ pub async fn run(args: Args) -> Result<ExitCode, StartError> {
     let settings = Settings {
         namespace: args.namespace.clone(),
         data_node_image: args.data_node_image.clone(),
+        pull_policy: args.pull_policy.clone(),
     };
     let data_nodes = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)

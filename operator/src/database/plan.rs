@@ -11,8 +11,9 @@ use rhumb_crds::vector_database::VectorDatabase;
 use serde_json::Value;
 
 use super::children;
-use super::pod::{self, Rollout};
+use super::pod::{self, Image, Rollout};
 use crate::cluster::{self, Live};
+use crate::context::Settings;
 use crate::placement::{self, Node, Placement, Slot};
 
 /// The keys to the bucket, as far as we may know them.
@@ -32,8 +33,7 @@ pub struct Sight {
     pub live: Live,
     pub pods: Vec<Pod>,
     pub credentials: Credentials,
-    pub default_image: String,
-    pub operator_namespace: String,
+    pub operator: Settings,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +88,7 @@ pub fn plan(sight: &Sight) -> Plan {
 
 fn children(sight: &Sight, rollout: Option<&Rollout>, actions: &mut Vec<Action>) {
     let db = &sight.db;
-    let mut wanted = children::fixed(db, &sight.operator_namespace);
+    let mut wanted = children::fixed(db, &sight.operator.namespace);
     let credentials_known = !matches!(sight.credentials, Credentials::Missing(_));
     // Pods of a database without keys could not start; those that run keep theirs.
     wanted.extend(
@@ -263,8 +263,12 @@ impl Sight {
             Credentials::Missing(_) if live.is_none() => return None,
             Credentials::Missing(_) => None,
         };
-        let image = self.db.spec.image.as_deref().unwrap_or(&self.default_image);
-        Some(pod::rollout(&self.db, image, hash, live.as_ref()))
+        let image = self.db.spec.image.as_deref().unwrap_or(&self.operator.data_node_image);
+        let pulled = Image {
+            reference: image,
+            pull_policy: self.operator.pull_policy.as_deref(),
+        };
+        Some(pod::rollout(&self.db, pulled, hash, live.as_ref()))
     }
 }
 

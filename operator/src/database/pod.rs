@@ -20,6 +20,12 @@ const CREDENTIALS: &str = "rhumb.dev/credentials";
 
 const USER: i64 = 65532;
 
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    pub reference: &'a str,
+    pub pull_policy: Option<&'a str>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rollout {
     pub inputs: String,
@@ -46,7 +52,7 @@ impl Rollout {
 /// because the operator is a newer one.
 pub fn rollout(
     db: &VectorDatabase,
-    image: &str,
+    image: Image<'_>,
     credentials: Option<&str>,
     live: Option<&Deployment>,
 ) -> Rollout {
@@ -92,7 +98,7 @@ fn restarted_at(db: &VectorDatabase) -> Option<&String> {
     db.metadata.annotations.as_ref()?.get(names::RESTARTED_AT)
 }
 
-fn template(db: &VectorDatabase, image: &str, credentials: Option<&str>) -> Value {
+fn template(db: &VectorDatabase, image: Image<'_>, credentials: Option<&str>) -> Value {
     let name = db.metadata.name.as_deref().unwrap_or_default();
     let nodes = &db.spec.data_nodes;
     let mut annotations = json!({ "kubectl.kubernetes.io/default-container": "rhumb" });
@@ -151,10 +157,10 @@ pub fn labels(database: &str) -> Value {
     })
 }
 
-fn container(db: &VectorDatabase, name: &str, image: &str) -> Value {
+fn container(db: &VectorDatabase, name: &str, image: Image<'_>) -> Value {
     let mut container = json!({
         "name": "rhumb",
-        "image": image,
+        "image": image.reference,
         "args": ["serve"],
         "env": environment(db, name),
         "ports": [
@@ -176,6 +182,9 @@ fn container(db: &VectorDatabase, name: &str, image: &str) -> Value {
             { "name": "tmp", "mountPath": "/tmp" }
         ]
     });
+    if let Some(policy) = image.pull_policy {
+        container["imagePullPolicy"] = policy.into();
+    }
     if let Some(resources) = &db.spec.data_nodes.resources {
         container["resources"] = json!(resources);
     }

@@ -88,8 +88,7 @@ async fn look(context: &Context, db: &VectorDatabase, namespace: &str) -> Result
         live,
         pods: pods.items,
         credentials: credentials(client, db, namespace).await?,
-        default_image: context.settings.data_node_image.clone(),
-        operator_namespace: context.settings.namespace.clone(),
+        operator: context.settings.clone(),
     })
 }
 

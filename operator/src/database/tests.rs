@@ -57,6 +57,7 @@ impl World {
         let settings = Settings {
             namespace: "rhumb-system".into(),
             data_node_image: image.into(),
+            pull_policy: Some("IfNotPresent".into()),
         };
         let clock = Clock::starting_at(1_800_000_000_000);
         let context = Context::new(api.client(), settings, reqwest::Client::new(), clock);
@@ -346,6 +347,7 @@ async fn pods_are_locked_down_and_told_where_their_database_is() {
         "RuntimeDefault"
     );
     let container = &spec["containers"][0];
+    assert_eq!(container["imagePullPolicy"], "IfNotPresent");
     assert_eq!(
         container["securityContext"],
         json!({ "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] } })
