@@ -2,6 +2,7 @@
 //! on.  Nothing here does I/O.  `crds/yaml` and `docs/crds.md` are written from these types
 //! by `crdgen`; a test fails when they are not current.
 
+mod argocd;
 pub mod collection;
 pub mod conditions;
 pub mod names;
@@ -42,6 +43,18 @@ pub fn generated() -> Result<Vec<(String, String)>, serde_saphyr::ser::Error> {
             chart_template(&yaml),
         ));
     }
+    let names: String = crds
+        .iter()
+        .map(|crd| format!("- {}.yaml\n", crd.spec.names.plural))
+        .collect();
+    files.push((
+        "crds/yaml/kustomization.yaml".to_owned(),
+        format!("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{names}"),
+    ));
+    files.push((
+        "manifests/argocd/argocd-cm.yaml".to_owned(),
+        argocd::config_map()?,
+    ));
     Ok(files)
 }
 

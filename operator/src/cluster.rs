@@ -49,6 +49,12 @@ pub fn key(object: &Value) -> (String, String) {
     (text(&object["kind"]), text(&object["metadata"]["name"]))
 }
 
+/// The uid of the object's controller.
+pub fn controller(object: &Value) -> Option<&str> {
+    let owners = object["metadata"]["ownerReferences"].as_array()?;
+    owners.iter().find(|owner| owner["controller"] == true)?["uid"].as_str()
+}
+
 /// From the API server's cache: a stale answer only delays, since every write is repeated
 /// until it is seen.
 pub async fn live(client: &Client, namespace: &str, database: &str) -> kube::Result<Live> {

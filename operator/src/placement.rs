@@ -223,7 +223,9 @@ impl<'a> Board<'a> {
                 .position(|old| old == name)
                 .unwrap_or(usize::MAX)
         };
-        members[1..].sort_by_key(place);
+        if let Some(rest) = members.get_mut(1..) {
+            rest.sort_by_key(place);
+        }
         members
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, controller, watcher};
@@ -167,6 +167,7 @@ async fn databases(scope: Option<&str>, context: &Arc<Context>, stop: &Cancellat
         .with_config(settings())
         .owns(api::<Deployment>(scope, client), ours())
         .owns(api::<Shard>(scope, client), ours())
+        .owns(api::<Service>(scope, client), ours())
         .watches(api::<Pod>(scope, client), ours(), |pod| database_of(&pod))
         .graceful_shutdown_on(stop.clone().cancelled_owned());
     drive(controller, database::reconcile, context).await;

@@ -30,7 +30,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   resources: [vectordatabases/status, collections/status, shards/status]
   verbs: [patch]
 - apiGroups: [""]
-  resources: [services, serviceaccounts]
+  resources: [services]
+  verbs: [list, watch, create, patch]
+- apiGroups: [""]
+  resources: [serviceaccounts]
   verbs: [list, create, patch]
 # By name alone: no Secret is listed.
 - apiGroups: [""]

@@ -31,6 +31,8 @@ pub enum Credentials {
 pub struct Sight {
     pub db: VectorDatabase,
     pub live: Live,
+    /// Kinds and names that are still taken.
+    pub left_behind: BTreeSet<(String, String)>,
     pub pods: Vec<Pod>,
     pub credentials: Credentials,
     pub operator: Settings,
@@ -97,11 +99,12 @@ fn children(sight: &Sight, rollout: Option<&Rollout>, actions: &mut Vec<Action>)
             .map(|rollout| children::deployment(db, rollout)),
     );
     wanted.extend(sight.shards().iter().filter_map(children::lease));
-    let differs = |object: &Value| {
-        let live = sight.live.get(&cluster::key(object));
-        live.is_none_or(|live| !cluster::covered(object, live))
-    };
-    actions.extend(wanted.into_iter().filter(differs).map(Action::Apply));
+    actions.extend(
+        wanted
+            .into_iter()
+            .filter(|object| sight.differs(object))
+            .map(Action::Apply),
+    );
     if !db.spec.network_policy.enabled {
         let policies = sight.live.iter().filter(|((kind, _), _)| kind == "NetworkPolicy");
         actions.extend(policies.map(|(_, policy)| Action::Delete(policy.clone())));
@@ -121,8 +124,7 @@ fn place(sight: &Sight, actions: &mut Vec<Action>) -> Vec<(u32, String, String)>
     let mut moves = Vec::new();
     for (slot, members) in slots.iter().zip(&placement.nodes) {
         let wanted = children::shard(db, slot.index, members, uid.as_deref());
-        let live = sight.live.get(&cluster::key(&wanted));
-        if live.is_none_or(|live| !cluster::covered(&wanted, live)) {
+        if sight.differs(&wanted) {
             actions.push(Action::Apply(wanted));
         }
         if let (Some(from), Some(to)) = (slot.nodes.first(), members.first())
@@ -219,6 +221,41 @@ impl Sight {
         self.db.metadata.name.as_deref().unwrap_or_default()
     }
 
+    /// Sorts what was found: of a database of the same name that was deleted just now, some
+    /// may still be there.  It cannot be taken over, and will be gone soon.
+    pub fn claim(&mut self, found: Live) {
+        let (leases, others): (Live, Live) = found.into_iter().partition(|((kind, _), _)| kind == "Lease");
+        let own_uid = self.db.metadata.uid.clone();
+        self.sort(others, &own_uid.into_iter().collect());
+        // Leases belong to Shards.
+        let shards = self
+            .shards()
+            .into_iter()
+            .filter_map(|shard| shard.metadata.uid)
+            .collect();
+        self.sort(leases, &shards);
+    }
+
+    fn sort(&mut self, found: Live, owners: &BTreeSet<String>) {
+        for (key, object) in found {
+            if cluster::controller(&object).is_none_or(|owner| owners.contains(owner)) {
+                self.live.insert(key, object);
+            } else {
+                self.left_behind.insert(key);
+            }
+        }
+    }
+
+    /// It has to be applied, and can be.
+    fn differs(&self, wanted: &Value) -> bool {
+        let key = cluster::key(wanted);
+        let same = self
+            .live
+            .get(&key)
+            .is_some_and(|live| cluster::covered(wanted, live));
+        !same && !self.left_behind.contains(&key)
+    }
+
     pub fn deployment(&self) -> Option<Deployment> {
         self.live
             .get(&("Deployment".to_owned(), self.name().to_owned()))
@@ -263,7 +300,12 @@ impl Sight {
             Credentials::Missing(_) if live.is_none() => return None,
             Credentials::Missing(_) => None,
         };
-        let image = self.db.spec.image.as_deref().unwrap_or(&self.operator.data_node_image);
+        let image = self
+            .db
+            .spec
+            .image
+            .as_deref()
+            .unwrap_or(&self.operator.data_node_image);
         let pulled = Image {
             reference: image,
             pull_policy: self.operator.pull_policy.as_deref(),

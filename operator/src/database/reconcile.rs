@@ -1,5 +1,6 @@
 //! Reads a database and what is around it, does what the plan says, reports.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ pub async fn reconcile(db: Arc<VectorDatabase>, context: Arc<Context>) -> Result
         }
     }
     // What was just written is not in sight yet, and neither is what follows from it.
-    let settled = plan.actions.is_empty() || refusal.is_some();
+    let settled = plan.actions.is_empty() && sight.left_behind.is_empty();
     let new = status(&sight, &plan, refusal.as_ref(), now);
     report(&context, &db, &new).await?;
     for (shard, from, to) in &plan.moves {
@@ -83,13 +84,16 @@ async fn look(context: &Context, db: &VectorDatabase, namespace: &str) -> Result
         .match_any();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let (live, pods) = try_join(cluster::live(client, namespace, &name), pods.list(&params)).await?;
-    Ok(Sight {
+    let mut sight = Sight {
         db: db.clone(),
-        live,
+        live: cluster::Live::new(),
+        left_behind: BTreeSet::new(),
         pods: pods.items,
         credentials: credentials(client, db, namespace).await?,
         operator: context.settings.clone(),
-    })
+    };
+    sight.claim(live);
+    Ok(sight)
 }
 
 async fn credentials(client: &Client, db: &VectorDatabase, namespace: &str) -> kube::Result<Credentials> {
@@ -125,10 +129,19 @@ async fn credentials(client: &Client, db: &VectorDatabase, namespace: &str) -> k
 async fn certificates(client: &Client, db: &VectorDatabase, now: Timestamp) -> Result<(), Error> {
     let name = db.name_any();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &db.namespace().unwrap_or_default());
+    // One that a deleted database left behind will be gone soon.
+    let own = |secret: &Secret| {
+        let owners = secret.owner_references();
+        owners.is_empty()
+            || owners
+                .iter()
+                .any(|owner| Some(&owner.uid) == db.metadata.uid.as_ref())
+    };
+    let read = async |name: String| Ok::<_, kube::Error>(secrets.get_opt(&name).await?.filter(own));
     let found = tls::Secrets {
-        ca_key: secrets.get_opt(&names::ca_key(&name)).await?,
-        ca: secrets.get_opt(&names::ca(&name)).await?,
-        node: secrets.get_opt(&names::node_tls(&name)).await?,
+        ca_key: read(names::ca_key(&name)).await?,
+        ca: read(names::ca(&name)).await?,
+        node: read(names::node_tls(&name)).await?,
     };
     for secret in tls::due(db, &found, now)? {
         cluster::apply(client, &secret).await?;

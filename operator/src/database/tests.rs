@@ -336,6 +336,40 @@ async fn data_nodes_may_do_only_what_they_need() {
     );
 }
 
+/// Nobody may grant what it has not: the API server would refuse the Role.
+#[tokio::test]
+async fn the_operator_holds_what_it_grants() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/install/operator.yaml");
+    let text = std::fs::read_to_string(path).expect("the manifest");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+    let own = objects
+        .iter()
+        .find(|object| object["kind"] == "ClusterRole")
+        .expect("a ClusterRole")["rules"]
+        .clone();
+    let has = |rule: &Value, key: &str, wanted: &Value| {
+        rule[key].as_array().is_some_and(|all| {
+            wanted
+                .as_array()
+                .is_some_and(|wanted| wanted.iter().all(|w| all.contains(w)))
+        })
+    };
+    let world = World::new();
+    world.settle().await;
+    let role = "/apis/rbac.authorization.k8s.io/v1/namespaces/prod/roles/words-node";
+    for granted in world.api.get(role).expect("a role")["rules"]
+        .as_array()
+        .expect("rules")
+    {
+        let held = own.as_array().expect("rules").iter().any(|rule| {
+            has(rule, "apiGroups", &granted["apiGroups"])
+                && has(rule, "resources", &granted["resources"])
+                && has(rule, "verbs", &granted["verbs"])
+        });
+        assert!(held, "{granted}");
+    }
+}
+
 #[tokio::test]
 async fn pods_are_locked_down_and_told_where_their_database_is() {
     let world = World::new();

@@ -241,3 +241,31 @@ async fn a_database_that_is_being_deleted_is_left_alone() {
     world.settle().await;
     assert!(world.find("Deployment").is_none());
 }
+
+/// The garbage collector needs a moment; a new database of the same name must not.
+#[tokio::test]
+async fn a_database_that_was_deleted_and_made_again_waits_for_its_name() {
+    let world = World::serving().await;
+    let path = format!("{RHUMB}/vectordatabases/words");
+    world.api.edit(&path, |db| {
+        db["metadata"]["uid"] = "another".into();
+        db["status"] = Value::Null;
+    });
+    let before: Vec<Shard> = world.shards();
+    world.settle().await;
+    assert_eq!(world.shards(), before, "what is left behind is not touched");
+    world.assert_condition(conditions::READY, "False", "ShardsWithoutLeader");
+    for path in world.api.paths() {
+        let object = world.api.get(&path).expect("listed");
+        let owner = object["metadata"]["ownerReferences"][0]["uid"].clone();
+        if !owner.is_null() && owner != "another" {
+            world.api.remove(&path);
+        }
+    }
+    world.settle().await;
+    assert_eq!(world.shards().len(), 4);
+    assert_eq!(
+        world.get("Deployment")["metadata"]["ownerReferences"][0]["uid"],
+        "another"
+    );
+}
