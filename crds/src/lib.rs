@@ -2,6 +2,11 @@
 //! on.  Nothing here does I/O.  `crds/yaml` and `docs/crds.md` are written from these types
 //! by `crdgen`; a test fails when they are not current.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "every printer column has a type and a path"
+)]
+
 mod argocd;
 pub mod collection;
 pub mod conditions;

@@ -135,7 +135,7 @@ fn helm(arguments: &[&str]) -> Option<Result<String, String>> {
     let output = match Command::new(program).args(arguments).current_dir(root()).output() {
         Ok(output) => output,
         Err(_) => {
-            println!("NO HELM: the chart was not rendered (scripts/helm.sh builds it)");
+            eprintln!("NO HELM: the chart was not rendered (scripts/helm.sh builds it)");
             return None;
         }
     };

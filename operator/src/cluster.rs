@@ -120,14 +120,24 @@ fn quantity(value: &Value) -> Option<i128> {
     number.checked_mul(thousandths)
 }
 
-pub async fn apply(client: &Client, object: &Value) -> kube::Result<Value> {
+/// Makes an object that was not seen.  One of the same name that is not ours is a conflict.
+pub async fn create(client: &Client, object: &Value) -> kube::Result<()> {
+    patch(client, object, PatchParams::apply(MANAGER)).await
+}
+
+/// Children are ours: whoever edited them by hand loses.
+pub async fn apply(client: &Client, object: &Value) -> kube::Result<()> {
+    patch(client, object, PatchParams::apply(MANAGER).force()).await
+}
+
+async fn patch(client: &Client, object: &Value, params: PatchParams) -> kube::Result<()> {
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource_of(object));
-    // Children are ours: whoever edited them by hand loses.  Strict, because a field that
-    // the API server drops in silence is a bug of ours.
-    let params = PatchParams::apply(MANAGER).force().validation_strict();
-    let applied = api.patch(&key(object).1, &params, &Patch::Apply(object)).await?;
-    Ok(json!(applied))
+    // Strict, because a field that the API server drops in silence is a bug of ours.
+    let params = params.validation_strict();
+    api.patch(&key(object).1, &params, &Patch::Apply(object))
+        .await
+        .map(drop)
 }
 
 /// Deletes exactly the object that was seen.

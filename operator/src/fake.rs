@@ -167,6 +167,13 @@ impl State {
                 } else {
                     body
                 };
+                // Field ownership, as far as we need it: what carries no label of ours is
+                // somebody else's.
+                let forced = query.split('&').any(|pair| pair == "force=true");
+                let mine = |object: &Value| !object["metadata"]["labels"]["rhumb.dev/database"].is_null();
+                if old.as_ref().is_some_and(|old| mine(&patch) && !mine(old)) && !forced {
+                    return refuse(StatusCode::CONFLICT, "Conflict");
+                }
                 let version = &patch["metadata"]["resourceVersion"];
                 if !version.is_null() && *version != new["metadata"]["resourceVersion"] {
                     return refuse(StatusCode::CONFLICT, "Conflict");

@@ -21,7 +21,9 @@ const RHUMB: &str = "/apis/rhumb.dev/v1alpha1/namespaces/prod";
 
 /// Collections by name, and the requests that changed them.
 #[derive(Clone, Default)]
-struct Database(Arc<Mutex<(BTreeMap<String, Value>, Vec<String>)>>);
+struct Database(Arc<Mutex<Kept>>);
+
+type Kept = (BTreeMap<String, Value>, Vec<String>);
 
 impl Database {
     fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Value>, &mut Vec<String>) -> T) -> T {

@@ -40,6 +40,8 @@ pub struct Sight {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
+    /// It was not seen: nothing of somebody else's is to be overwritten.
+    Create(Value),
     Apply(Value),
     Delete(Value),
     /// Shards of the pod are warm: it may serve.
@@ -99,12 +101,7 @@ fn children(sight: &Sight, rollout: Option<&Rollout>, actions: &mut Vec<Action>)
             .map(|rollout| children::deployment(db, rollout)),
     );
     wanted.extend(sight.shards().iter().filter_map(children::lease));
-    actions.extend(
-        wanted
-            .into_iter()
-            .filter(|object| sight.differs(object))
-            .map(Action::Apply),
-    );
+    actions.extend(wanted.into_iter().filter_map(|object| sight.bring_about(object)));
     if !db.spec.network_policy.enabled {
         let policies = sight.live.iter().filter(|((kind, _), _)| kind == "NetworkPolicy");
         actions.extend(policies.map(|(_, policy)| Action::Delete(policy.clone())));
@@ -124,9 +121,7 @@ fn place(sight: &Sight, actions: &mut Vec<Action>) -> Vec<(u32, String, String)>
     let mut moves = Vec::new();
     for (slot, members) in slots.iter().zip(&placement.nodes) {
         let wanted = children::shard(db, slot.index, members, uid.as_deref());
-        if sight.differs(&wanted) {
-            actions.push(Action::Apply(wanted));
-        }
+        actions.extend(sight.bring_about(wanted));
         if let (Some(from), Some(to)) = (slot.nodes.first(), members.first())
             && from != to
         {
@@ -246,14 +241,16 @@ impl Sight {
         }
     }
 
-    /// It has to be applied, and can be.
-    fn differs(&self, wanted: &Value) -> bool {
-        let key = cluster::key(wanted);
-        let same = self
-            .live
-            .get(&key)
-            .is_some_and(|live| cluster::covered(wanted, live));
-        !same && !self.left_behind.contains(&key)
+    /// How it becomes so, if it is not and can be.
+    fn bring_about(&self, wanted: Value) -> Option<Action> {
+        let key = cluster::key(&wanted);
+        if self.left_behind.contains(&key) {
+            return None;
+        }
+        match self.live.get(&key) {
+            None => Some(Action::Create(wanted)),
+            Some(live) => (!cluster::covered(&wanted, live)).then_some(Action::Apply(wanted)),
+        }
     }
 
     pub fn deployment(&self) -> Option<Deployment> {

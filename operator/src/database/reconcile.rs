@@ -48,6 +48,9 @@ pub async fn reconcile(db: Arc<VectorDatabase>, context: Arc<Context>) -> Result
             Err(kube::Error::Api(answer)) if answer.is_invalid() || answer.code == 400 => {
                 refusal.get_or_insert(Refusal(answer.message.clone()));
             }
+            Err(kube::Error::Api(answer)) if answer.is_conflict() && matches!(action, Action::Create(_)) => {
+                refusal.get_or_insert(Refusal(answer.message.clone()));
+            }
             // The pod or the Shard changed under us; its event brings us back.
             Err(kube::Error::Api(answer)) if answer.is_conflict() || answer.is_not_found() => {}
             Err(error) => return Err(error.into()),
@@ -151,7 +154,8 @@ async fn certificates(client: &Client, db: &VectorDatabase, now: Timestamp) -> R
 
 async fn execute(client: &Client, namespace: &str, action: &Action, now: Timestamp) -> kube::Result<()> {
     match action {
-        Action::Apply(object) => cluster::apply(client, object).await.map(drop),
+        Action::Create(object) => cluster::create(client, object).await,
+        Action::Apply(object) => cluster::apply(client, object).await,
         Action::Delete(object) => cluster::delete(client, object).await,
         Action::OpenGate { pod, uid } => {
             let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);

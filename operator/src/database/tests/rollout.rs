@@ -168,3 +168,14 @@ async fn a_paused_database_is_left_alone_but_still_placed() {
     world.settle().await;
     assert!(world.shards().iter().all(|shard| shard.spec.nodes == ["b"]));
 }
+
+#[tokio::test]
+async fn what_somebody_else_made_under_our_name_is_not_overwritten() {
+    let world = World::new();
+    let theirs = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "words" }, "spec": { "selector": { "app": "shop" } } });
+    world.api.put(&format!("{CORE}/services/words"), theirs);
+    let before = world.get("Service");
+    world.reconcile().await;
+    assert_eq!(world.get("Service"), before);
+    world.assert_condition(conditions::STALLED, "True", "Refused");
+}
