@@ -18,9 +18,6 @@ pub const CLIENT_PORT: i32 = 7480;
 /// Mutual TLS between data nodes.
 pub const PEER_PORT: i32 = 7481;
 
-/// Longer names would make child names longer than Kubernetes allows.
-pub const NAME_MAX: usize = 40;
-
 /// The name of a `Shard` and of its Lease.
 pub fn shard(database: &str, index: u32) -> String {
     format!("{database}-shard-{index}")

@@ -2,9 +2,11 @@
 //! in which all is well gives none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use kube::core::Status;
 use rhumb_crds::names;
 use rhumb_crds::shard::{Shard, ShardNode};
 use rhumb_crds::vector_database::VectorDatabase;
@@ -61,6 +63,27 @@ pub enum Action {
         resource_version: String,
         left: Vec<ShardNode>,
     },
+}
+
+impl Action {
+    /// Trying again would end the same.
+    pub fn is_refused_by(&self, answer: &Status) -> bool {
+        let taken = answer.is_conflict() && matches!(self, Self::Create(_));
+        taken || answer.is_invalid() || answer.code == 400
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create(object) | Self::Apply(object) | Self::Delete(object) => {
+                let (kind, name) = cluster::key(object);
+                write!(f, "{kind} {name}")
+            }
+            Self::OpenGate { pod, .. } | Self::SetDeletionCost { pod, .. } => write!(f, "Pod {pod}"),
+            Self::Forget { shard, .. } => write!(f, "Shard {shard}"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -45,11 +45,8 @@ pub async fn reconcile(db: Arc<VectorDatabase>, context: Arc<Context>) -> Result
     for action in &plan.actions {
         match execute(client, &namespace, action, now).await {
             Ok(()) => {}
-            Err(kube::Error::Api(answer)) if answer.is_invalid() || answer.code == 400 => {
-                refusal.get_or_insert(Refusal(answer.message.clone()));
-            }
-            Err(kube::Error::Api(answer)) if answer.is_conflict() && matches!(action, Action::Create(_)) => {
-                refusal.get_or_insert(Refusal(answer.message.clone()));
+            Err(kube::Error::Api(answer)) if action.is_refused_by(&answer) => {
+                refusal.get_or_insert(Refusal(format!("{action}: {}", answer.message)));
             }
             // The pod or the Shard changed under us; its event brings us back.
             Err(kube::Error::Api(answer)) if answer.is_conflict() || answer.is_not_found() => {}

@@ -178,4 +178,6 @@ async fn what_somebody_else_made_under_our_name_is_not_overwritten() {
     world.reconcile().await;
     assert_eq!(world.get("Service"), before);
     world.assert_condition(conditions::STALLED, "True", "Refused");
+    let (_, _, message) = world.condition(conditions::READY);
+    assert_eq!(message, "Service words: Conflict");
 }
