@@ -14,7 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use rhumb_seams::{CancellationToken, Clock, Rand};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -108,24 +108,25 @@ impl Elector {
     /// Renews until we have lost the Lease, or cannot know that we still have it, or
     /// `stop`.  Only after this returned may [`Self::release`] be called.
     pub async fn keep(&mut self, stop: &CancellationToken) {
-        let mut renewed = Instant::now();
+        let mut deadline = Instant::now() + self.timing.renew_deadline;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = sleep(self.timing.retry) => {}
+                () = sleep_until(deadline.min(Instant::now() + self.timing.retry)) => {}
             }
             let before = Instant::now();
-            match self.attempt().await {
-                Ok(true) => renewed = before,
-                Ok(false) if self.another_holds() => {
+            // An answer after the deadline is no answer, however late it was asked for.
+            match timeout_at(deadline, self.attempt()).await {
+                Ok(Ok(true)) => deadline = before + self.timing.renew_deadline,
+                Ok(Ok(false)) if self.another_holds() => {
                     tracing::error!(lease = %self.name, "another operator leads");
                     return;
                 }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, lease = %self.name, "cannot renew the lease"),
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(error)) => tracing::warn!(%error, lease = %self.name, "cannot renew the lease"),
             }
-            if renewed.elapsed() >= self.timing.renew_deadline {
+            if Instant::now() >= deadline {
                 tracing::error!(lease = %self.name, "the lease was not renewed in time");
                 return;
             }
