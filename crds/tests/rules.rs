@@ -1,0 +1,203 @@
+//! The CEL rules, as the API server runs them.
+
+use kube::core::cel::Validator;
+use rhumb_crds::all;
+use serde_json::{Value, json};
+
+fn schema(kind: &str) -> Value {
+    let crd = all()
+        .into_iter()
+        .find(|crd| crd.spec.names.kind == kind)
+        .expect("a kind of ours");
+    json!(
+        crd.spec.versions[0]
+            .schema
+            .as_ref()
+            .and_then(|s| s.open_api_v3_schema.as_ref())
+    )
+}
+
+/// What a create, or an update from `old`, is refused with.
+fn refused(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let kind = object["kind"].as_str().expect("a kind");
+    let verdict = Validator::new().validate_with_defaults(&schema(kind), object, old);
+    verdict
+        .err()
+        .map(|errors| errors.into_vec().iter().map(ToString::to_string).collect())
+        .unwrap_or_default()
+}
+
+fn database() -> Value {
+    json!({
+        "apiVersion": "rhumb.dev/v1alpha1", "kind": "VectorDatabase", "metadata": { "name": "small" },
+        "spec": { "objectStore": { "bucket": "rhumb", "credentials": { "secretRef": { "name": "s3" } } } }
+    })
+}
+
+fn collection() -> Value {
+    json!({
+        "apiVersion": "rhumb.dev/v1alpha1", "kind": "Collection", "metadata": { "name": "words" },
+        "spec": {
+            "databaseRef": { "name": "small" },
+            "fields": { "v": { "type": "vector", "dim": 3 }, "tags": { "type": "string", "list": true } }
+        }
+    })
+}
+
+/// `object` with `value` at `path`.
+fn with(mut object: Value, path: &str, value: Value) -> Value {
+    let mut at = &mut object;
+    for key in path.split('.') {
+        at = &mut at[key];
+    }
+    *at = value;
+    object
+}
+
+fn assert_refused(object: Value, old: Option<&Value>, words: &str) {
+    let found = refused(&object, old);
+    assert!(
+        found.iter().any(|error| error.contains(words)),
+        "{found:?} does not say {words:?}"
+    );
+}
+
+#[track_caller]
+fn assert_accepted(object: Value, old: Option<&Value>) {
+    assert_eq!(refused(&object, old), Vec::<String>::new());
+}
+
+#[test]
+fn the_plainest_objects_are_accepted() {
+    assert_accepted(database(), None);
+    assert_accepted(database(), Some(&database()));
+    assert_accepted(collection(), None);
+    assert_accepted(collection(), Some(&collection()));
+}
+
+#[test]
+fn a_name_that_is_no_service_name_is_refused() {
+    for name in ["1st", "a.b", &"x".repeat(41)] {
+        assert_refused(with(database(), "metadata.name", json!(name)), None, "Service");
+    }
+    assert_accepted(with(database(), "metadata.name", json!("x".repeat(40))), None);
+}
+
+#[test]
+fn what_names_the_data_cannot_change() {
+    let old = database();
+    let bucket = with(old.clone(), "spec.objectStore.bucket", json!("other"));
+    assert_refused(bucket, Some(&old), "cannot be changed");
+    let prefix = with(old.clone(), "spec.objectStore.prefix", json!("a"));
+    assert_refused(prefix.clone(), Some(&old), "cannot be changed");
+    assert_refused(old.clone(), Some(&prefix), "cannot be changed");
+    assert_accepted(
+        with(old.clone(), "spec.objectStore.endpoint", json!("http://s3:9000")),
+        Some(&old),
+    );
+}
+
+#[test]
+fn credentials_come_from_one_place() {
+    let identity = json!({ "serviceAccountAnnotations": { "a": "b" } });
+    let both = with(database(), "spec.objectStore.workloadIdentity", identity);
+    assert_refused(both, None, "not both");
+}
+
+#[test]
+fn the_number_of_shards_is_for_life_also_when_it_is_the_default() {
+    let old = with(database(), "spec.sharding", json!({ "count": 4, "followers": 1 }));
+    let more = with(old.clone(), "spec.sharding.count", json!(8));
+    assert_refused(more, Some(&old), "number of shards");
+    assert_accepted(with(old.clone(), "spec.sharding.followers", json!(2)), Some(&old));
+    assert_accepted(database(), Some(&old));
+}
+
+#[test]
+fn a_lease_outlasts_its_renewal_and_that_its_retry() {
+    let lease = |duration: i64, renew: i64, retry: i64| {
+        let lease = json!({ "durationSeconds": duration, "renewDeadlineMilliseconds": renew, "retryPeriodMilliseconds": retry });
+        with(database(), "spec.lease", lease)
+    };
+    assert_accepted(lease(4, 2500, 800), None);
+    assert_refused(lease(2, 2500, 800), None, "longer");
+    assert_refused(lease(4, 4000, 800), None, "longer");
+    assert_refused(lease(4, 900, 800), None, "longer");
+    // One field alone is judged together with the defaults of the others.
+    assert_refused(
+        with(database(), "spec.lease", json!({ "durationSeconds": 2 })),
+        None,
+        "longer",
+    );
+}
+
+#[test]
+fn a_schema_may_grow_and_never_lose() {
+    let old = collection();
+    assert_accepted(
+        with(old.clone(), "spec.fields.new", json!({ "type": "int" })),
+        Some(&old),
+    );
+    let without = with(
+        old.clone(),
+        "spec.fields",
+        json!({ "v": { "type": "vector", "dim": 3 } }),
+    );
+    assert_refused(without, Some(&old), "cannot be removed");
+    let dim = with(old.clone(), "spec.fields.v.dim", json!(4));
+    assert_refused(dim, Some(&old), "dim, metric and element");
+    let kind = with(
+        old.clone(),
+        "spec.fields.tags",
+        json!({ "type": "int", "list": true }),
+    );
+    assert_refused(kind, Some(&old), "keeps its type");
+    let single = with(old.clone(), "spec.fields.tags", json!({ "type": "string" }));
+    assert_refused(single, Some(&old), "keeps its type");
+    // The default spelled out is no change.
+    assert_accepted(
+        with(old.clone(), "spec.fields.v.metric", json!("cosine")),
+        Some(&old),
+    );
+    assert_accepted(
+        with(old.clone(), "spec.fields.v.index", json!("flat")),
+        Some(&old),
+    );
+}
+
+#[test]
+fn settings_belong_to_their_types() {
+    let field = |value: Value| with(collection(), "spec.fields.f", value);
+    assert_refused(field(json!({ "type": "vector" })), None, "needs dim");
+    assert_refused(field(json!({ "type": "int", "dim": 3 })), None, "needs dim");
+    assert_refused(
+        field(json!({ "type": "int", "metric": "dot" })),
+        None,
+        "for vectors",
+    );
+    assert_refused(
+        field(json!({ "type": "int", "language": "english" })),
+        None,
+        "for text",
+    );
+    assert_refused(field(json!({ "type": "json", "list": true })), None, "no lists");
+}
+
+#[test]
+fn a_collection_stays_where_it_is() {
+    let old = collection();
+    assert_refused(
+        with(old.clone(), "spec.databaseRef.name", json!("other")),
+        Some(&old),
+        "another database",
+    );
+    assert_refused(
+        with(old.clone(), "spec.name", json!("other")),
+        Some(&old),
+        "cannot be changed",
+    );
+    let two = with(old.clone(), "spec.partitions", json!(2));
+    let one = with(old.clone(), "spec.partitions", json!(1));
+    assert_refused(two, Some(&one), "partitions");
+    assert_refused(with(old, "metadata.name", json!("a.b")), None, "spec.name");
+}

@@ -1,0 +1,9 @@
+//! `Collection`: keeps a collection's schema as declared, over the database's REST API.
+
+mod plan;
+mod reconcile;
+
+pub use reconcile::reconcile;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! Reads a `Collection`, asks its database, does what the plan says, reports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action as Next;
+use kube::{Api, Resource, ResourceExt};
+use rhumb_crds::collection::{Collection, CollectionStatus, ReclaimPolicy};
+use rhumb_crds::conditions::{self, Verdict};
+use rhumb_crds::names::COLLECTION_FINALIZER;
+use rhumb_crds::vector_database::VectorDatabase;
+use serde_json::{Value, json};
+
+use super::plan::{Step, plan};
+use crate::cluster::MANAGER;
+use crate::context::{Context, Error};
+
+/// Somebody may change a collection over REST: we hear of it by looking.
+const LOOK_AGAIN: Duration = Duration::from_secs(120);
+const LOOK_SOON: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What came of it, in words for `Ready`.
+enum Outcome {
+    Ready {
+        id: Option<String>,
+    },
+    Waiting {
+        reason: &'static str,
+        message: String,
+    },
+    /// Only another spec helps.
+    Refused(String),
+}
+
+pub async fn reconcile(collection: Arc<Collection>, context: Arc<Context>) -> Result<Next, Error> {
+    let namespace = collection.namespace().unwrap_or_default();
+    let databases: Api<VectorDatabase> = Api::namespaced(context.client.clone(), &namespace);
+    let database = databases.get_opt(&collection.spec.database_ref.name).await?;
+    if collection.metadata.deletion_timestamp.is_some() {
+        return retire(&collection, database.as_ref(), &context).await;
+    }
+    let wants_finalizer = collection.spec.reclaim_policy == ReclaimPolicy::Delete;
+    if wants_finalizer != has_finalizer(&collection) {
+        set_finalizer(&collection, &context, wants_finalizer).await?;
+        return Ok(Next::await_change());
+    }
+    let outcome = match url(&collection, database.as_ref()) {
+        Ok(url) => bring_about(&collection, &url, &context).await,
+        Err(waiting) => waiting,
+    };
+    let next = match &outcome {
+        Outcome::Waiting { .. } => LOOK_SOON,
+        Outcome::Ready { .. } | Outcome::Refused(_) => LOOK_AGAIN,
+    };
+    report(&collection, outcome, &context).await?;
+    context.succeeded(&*collection);
+    Ok(Next::requeue(next))
+}
+
+fn waiting(reason: &'static str, message: impl Into<String>) -> Outcome {
+    Outcome::Waiting {
+        reason,
+        message: message.into(),
+    }
+}
+
+/// Where the collection is, once its database serves.
+fn url(collection: &Collection, database: Option<&VectorDatabase>) -> Result<String, Outcome> {
+    let name = &collection.spec.database_ref.name;
+    let Some(database) = database else {
+        return Err(waiting(
+            "DatabaseMissing",
+            format!("there is no VectorDatabase {name}"),
+        ));
+    };
+    let status = database.status.clone().unwrap_or_default();
+    if !conditions::is_true(&status.conditions, conditions::AVAILABLE) {
+        return Err(waiting(
+            "DatabaseNotAvailable",
+            format!("VectorDatabase {name} does not serve yet"),
+        ));
+    }
+    let endpoint = status.endpoint.unwrap_or_default();
+    Ok(format!(
+        "{endpoint}/v1/collections/{}",
+        collection.collection_name()
+    ))
+}
+
+async fn bring_about(collection: &Collection, url: &str, context: &Context) -> Outcome {
+    let found = match call(context, reqwest::Method::GET, url, None).await {
+        Ok(found) => Some(found),
+        Err(Answer { status: 404, .. }) => None,
+        Err(answer) => return answer.outcome(),
+    };
+    let (method, body) = match plan(&collection.spec, found.as_ref()) {
+        Step::Nothing => {
+            return Outcome::Ready {
+                id: id(found.as_ref()),
+            };
+        }
+        Step::Refuse(why) => return Outcome::Refused(why),
+        Step::Create(body) => (reqwest::Method::PUT, body),
+        Step::Evolve(body) => (reqwest::Method::PATCH, body),
+    };
+    match call(context, method, url, Some(body)).await {
+        Ok(info) => Outcome::Ready {
+            id: id(Some(&info)).or(id(found.as_ref())),
+        },
+        Err(answer) => answer.outcome(),
+    }
+}
+
+fn id(info: Option<&Value>) -> Option<String> {
+    info?["id"].as_str().map(str::to_owned)
+}
+
+/// Anything but success; 0 when there was no answer.
+struct Answer {
+    status: u16,
+    detail: String,
+}
+
+impl Answer {
+    fn outcome(self) -> Outcome {
+        match self.status {
+            // Busy, racing or briefly without a leader: the same request may succeed later.
+            408 | 409 | 429 => waiting("DatabaseBusy", self.detail),
+            400..=499 => Outcome::Refused(self.detail),
+            _ => waiting("DatabaseNotReachable", self.detail),
+        }
+    }
+}
+
+async fn call(
+    context: &Context,
+    method: reqwest::Method,
+    url: &str,
+    body: Option<Value>,
+) -> Result<Value, Answer> {
+    let mut request = context.http.request(method, url).timeout(CALL_TIMEOUT);
+    if let Some(body) = &body {
+        request = request.json(body);
+    }
+    let lost = |error: reqwest::Error| Answer {
+        status: 0,
+        detail: error.to_string(),
+    };
+    let response = request.send().await.map_err(lost)?;
+    let status = response.status();
+    let bytes = response.bytes().await.map_err(lost)?;
+    let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let text = |key: &str| answer[key].as_str().map(str::to_owned);
+    Err(Answer {
+        status: status.as_u16(),
+        detail: text("detail")
+            .or(text("title"))
+            .unwrap_or_else(|| status.to_string()),
+    })
+}
+
+/// The documents go before the resource does, unless their database has gone already.
+async fn retire(
+    collection: &Collection,
+    database: Option<&VectorDatabase>,
+    context: &Context,
+) -> Result<Next, Error> {
+    if !has_finalizer(collection) {
+        return Ok(Next::await_change());
+    }
+    if database.is_some_and(|database| database.metadata.deletion_timestamp.is_none()) {
+        let url = match url(collection, database) {
+            Ok(url) => url,
+            Err(outcome) => {
+                report(collection, outcome, context).await?;
+                return Ok(Next::requeue(LOOK_SOON));
+            }
+        };
+        match call(context, reqwest::Method::DELETE, &url, None).await {
+            Ok(_) | Err(Answer { status: 404, .. }) => {}
+            Err(answer) => {
+                report(collection, answer.outcome(), context).await?;
+                return Ok(Next::requeue(LOOK_SOON));
+            }
+        }
+    }
+    set_finalizer(collection, context, false).await?;
+    Ok(Next::await_change())
+}
+
+fn has_finalizer(collection: &Collection) -> bool {
+    collection.finalizers().iter().any(|f| f == COLLECTION_FINALIZER)
+}
+
+async fn set_finalizer(collection: &Collection, context: &Context, on: bool) -> Result<(), Error> {
+    let mut finalizers: Vec<&str> = collection.finalizers().iter().map(String::as_str).collect();
+    finalizers.retain(|f| *f != COLLECTION_FINALIZER);
+    if on {
+        finalizers.push(COLLECTION_FINALIZER);
+    }
+    let api: Api<Collection> = Api::namespaced(
+        context.client.clone(),
+        &collection.namespace().unwrap_or_default(),
+    );
+    // With the version that was read: somebody else's finalizer must not be lost.
+    let body =
+        json!({ "metadata": { "resourceVersion": collection.resource_version(), "finalizers": finalizers } });
+    match api
+        .patch(
+            &collection.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(body),
+        )
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(answer)) if answer.is_conflict() || answer.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn report(collection: &Collection, outcome: Outcome, context: &Context) -> Result<(), Error> {
+    let old = collection.status.clone().unwrap_or_default();
+    let (verdicts, id) = match outcome {
+        Outcome::Ready { id } => (vec![Verdict::new(conditions::READY, true, "AsDeclared", "")], id),
+        Outcome::Waiting { reason, message } => (
+            vec![
+                Verdict::new(conditions::READY, false, reason, message.clone()),
+                Verdict::new(conditions::RECONCILING, true, reason, message),
+            ],
+            old.id.clone(),
+        ),
+        Outcome::Refused(why) => (
+            vec![
+                Verdict::new(conditions::READY, false, "Refused", why.clone()),
+                Verdict::new(conditions::STALLED, true, "Refused", why),
+            ],
+            old.id.clone(),
+        ),
+    };
+    let generation = collection.metadata.generation;
+    let new = CollectionStatus {
+        observed_generation: generation,
+        conditions: conditions::merge(&old.conditions, &verdicts, generation, context.now()),
+        id,
+    };
+    if new == old {
+        return Ok(());
+    }
+    let name = collection.name_any();
+    let body = json!({
+        "apiVersion": Collection::api_version(&()), "kind": Collection::kind(&()),
+        "metadata": { "name": name }, "status": new
+    });
+    let api: Api<Collection> = Api::namespaced(
+        context.client.clone(),
+        &collection.namespace().unwrap_or_default(),
+    );
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch_status(&name, &params, &Patch::Apply(body)).await?;
+    context.turned(collection, &old.conditions, &new.conditions).await;
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! Reconciles over an API server in memory and a database that speaks HTTP on loopback.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::put;
+use axum::{Json, Router};
+use rhumb_crds::{Collection, conditions};
+use rhumb_seams::{Clock, OnExit, Tasks};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::plan::{Step, plan};
+use super::reconcile;
+use crate::context::{Context, Settings};
+use crate::fake::FakeApi;
+
+const RHUMB: &str = "/apis/rhumb.dev/v1alpha1/namespaces/prod";
+
+/// Collections by name, and the requests that changed them.
+#[derive(Clone, Default)]
+struct Database(Arc<Mutex<Kept>>);
+
+type Kept = (BTreeMap<String, Value>, Vec<String>);
+
+impl Database {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Value>, &mut Vec<String>) -> T) -> T {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (collections, log) = &mut *state;
+        act(collections, log)
+    }
+
+    async fn listen(&self, tasks: &Tasks) -> String {
+        let get = |State(db): State<Self>, Path(name): Path<String>| async move {
+            db.with(|all, _| match all.get(&name) {
+                Some(found) => (StatusCode::OK, Json(found.clone())),
+                None => (
+                    StatusCode::NOT_FOUND,
+                    Json(json!({ "code": "collection_not_found" })),
+                ),
+            })
+        };
+        let create = |State(db): State<Self>, Path(name): Path<String>, Json(body): Json<Value>| async move {
+            if name == "refused" {
+                let problem = json!({ "detail": "this language is not known" });
+                return (StatusCode::UNPROCESSABLE_ENTITY, Json(problem));
+            }
+            db.with(|all, log| {
+                log.push(format!("PUT {name} {body}"));
+                let info = json!({ "name": name, "id": "01ID", "fields": body["fields"], "partitions": body["partitions"] });
+                all.insert(name, info.clone());
+                (StatusCode::CREATED, Json(info))
+            })
+        };
+        let patch = |State(db): State<Self>, Path(name): Path<String>, Json(body): Json<Value>| async move {
+            db.with(|all, log| {
+                log.push(format!("PATCH {name} {body}"));
+                let found = all.get_mut(&name).expect("there");
+                for (field, value) in body["fields"].as_object().expect("fields") {
+                    found["fields"][field] = value.clone();
+                }
+                Json(found.clone())
+            })
+        };
+        let delete = |State(db): State<Self>, Path(name): Path<String>| async move {
+            db.with(|all, log| {
+                log.push(format!("DELETE {name}"));
+                if all.remove(&name).is_some() {
+                    StatusCode::NO_CONTENT
+                } else {
+                    StatusCode::NOT_FOUND
+                }
+            })
+        };
+        let routes = put(create).get(get).patch(patch).delete(delete);
+        let app = Router::new()
+            .route("/v1/collections/{name}", routes)
+            .with_state(self.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tasks.spawn("database", OnExit::Fine, async move {
+            axum::serve(listener, app).await
+        });
+        format!("http://{address}")
+    }
+}
+
+struct World {
+    api: FakeApi,
+    database: Database,
+    context: Arc<Context>,
+    _tasks: Tasks,
+}
+
+impl World {
+    async fn new(spec: Value) -> Self {
+        let api = FakeApi::default();
+        let (database, tasks) = (Database::default(), Tasks::new());
+        let endpoint = database.listen(&tasks).await;
+        api.put(
+            &format!("{RHUMB}/vectordatabases/small"),
+            json!({
+                "apiVersion": "rhumb.dev/v1alpha1", "kind": "VectorDatabase", "metadata": { "name": "small" },
+                "spec": { "objectStore": { "bucket": "vectors" } },
+                "status": { "endpoint": endpoint, "conditions": [available("True")] }
+            }),
+        );
+        api.put(
+            &format!("{RHUMB}/collections/words"),
+            json!({
+                "apiVersion": "rhumb.dev/v1alpha1", "kind": "Collection", "metadata": { "name": "words" },
+                "spec": spec
+            }),
+        );
+        let settings = Settings {
+            namespace: "rhumb-system".into(),
+            data_node_image: "rhumb:1".into(),
+            pull_policy: None,
+        };
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let context = Context::new(
+            api.client(),
+            settings,
+            http,
+            Clock::starting_at(1_800_000_000_000),
+        );
+        Self {
+            api,
+            database,
+            context: Arc::new(context),
+            _tasks: tasks,
+        }
+    }
+
+    fn get(&self) -> Value {
+        self.api
+            .get(&format!("{RHUMB}/collections/words"))
+            .expect("the collection")
+    }
+
+    async fn settle(&self) {
+        for _ in 0..3 {
+            let collection: Collection = serde_json::from_value(self.get()).expect("a collection");
+            reconcile(Arc::new(collection), self.context.clone())
+                .await
+                .expect("it reconciles");
+        }
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.database.with(|_, log| std::mem::take(log))
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Value)) {
+        self.api.edit(&format!("{RHUMB}/collections/words"), edit);
+    }
+
+    fn ready(&self) -> (String, String, String) {
+        let collection: Collection = serde_json::from_value(self.get()).expect("a collection");
+        let status = collection.status.expect("a status");
+        let ready = conditions::find(&status.conditions, conditions::READY)
+            .expect("Ready")
+            .clone();
+        (ready.status, ready.reason, ready.message)
+    }
+}
+
+fn available(status: &str) -> Value {
+    json!({ "type": "Available", "status": status, "reason": "X", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" })
+}
+
+fn spec() -> Value {
+    json!({ "databaseRef": { "name": "small" }, "fields": { "v": { "type": "vector", "dim": 3 } } })
+}
+
+#[tokio::test]
+async fn a_collection_is_created_once_and_grows() {
+    let world = World::new(spec()).await;
+    world.settle().await;
+    assert_eq!(
+        world.requests(),
+        [r#"PUT words {"fields":{"v":{"dim":3,"type":"vector"}},"partitions":1}"#]
+    );
+    assert_eq!(world.ready().0, "True");
+    assert_eq!(world.get()["status"]["id"], "01ID");
+    world.edit(|collection| collection["spec"]["fields"]["n"] = json!({ "type": "int" }));
+    world.settle().await;
+    assert_eq!(
+        world.requests(),
+        [r#"PATCH words {"fields":{"n":{"type":"int"}}}"#]
+    );
+    assert_eq!(world.ready().0, "True");
+}
+
+#[tokio::test]
+async fn a_collection_waits_for_its_database() {
+    let world = World::new(spec()).await;
+    world.api.edit(&format!("{RHUMB}/vectordatabases/small"), |db| {
+        db["status"]["conditions"] = json!([available("False")]);
+    });
+    world.settle().await;
+    assert_eq!(world.ready().1, "DatabaseNotAvailable");
+    world.api.remove(&format!("{RHUMB}/vectordatabases/small"));
+    world.settle().await;
+    assert_eq!(world.ready().1, "DatabaseMissing");
+    assert_eq!(world.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_is_quoted_and_stalls() {
+    let mut refused = spec();
+    refused["name"] = "refused".into();
+    let world = World::new(refused).await;
+    world.settle().await;
+    let ready = world.ready();
+    assert_eq!(
+        (ready.1.as_str(), ready.2.as_str()),
+        ("Refused", "this language is not known")
+    );
+    assert!(
+        world.get()["status"]["conditions"]
+            .to_string()
+            .contains("Stalled")
+    );
+}
+
+#[tokio::test]
+async fn documents_stay_unless_the_policy_says_delete() {
+    for (policy, requests) in [("Retain", vec![]), ("Delete", vec!["DELETE words".to_owned()])] {
+        let mut spec = spec();
+        spec["reclaimPolicy"] = policy.into();
+        let world = World::new(spec).await;
+        world.settle().await;
+        let finalizers = world.get()["metadata"]["finalizers"].clone();
+        assert_eq!(
+            finalizers.as_array().is_some_and(|f| !f.is_empty()),
+            policy == "Delete"
+        );
+        world.requests();
+        world.edit(|collection| collection["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
+        world.settle().await;
+        assert_eq!(world.requests(), requests);
+        let finalizers = world.get()["metadata"]["finalizers"].clone();
+        assert!(finalizers.as_array().is_none_or(Vec::is_empty), "{finalizers}");
+    }
+}
+
+#[tokio::test]
+async fn a_collection_whose_database_is_gone_can_go_too() {
+    let mut spec = spec();
+    spec["reclaimPolicy"] = "Delete".into();
+    let world = World::new(spec).await;
+    world.settle().await;
+    world.api.remove(&format!("{RHUMB}/vectordatabases/small"));
+    world.edit(|collection| collection["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
+    world.settle().await;
+    assert!(
+        world.get()["metadata"]["finalizers"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+    );
+}
+
+#[test]
+fn the_three_shapes_of_a_field_are_one() {
+    let spec = serde_json::from_value(json!({
+        "databaseRef": { "name": "small" },
+        "fields": { "a": { "type": "string" }, "b": { "type": "int", "list": true }, "v": { "type": "vector", "dim": 3 } }
+    }))
+    .expect("a spec");
+    let spelled = json!({ "partitions": 1, "fields": {
+        "a": "string", "b": ["int"],
+        "v": { "type": "vector", "dim": 3, "metric": "cosine", "element": "f32", "index": "auto" },
+        "seen_in_documents": "float"
+    } });
+    assert_eq!(plan(&spec, Some(&spelled)), Step::Nothing);
+}
+
+#[test]
+fn what_would_lose_data_is_refused_and_settings_are_patched() {
+    let spec = |field: Value| {
+        serde_json::from_value(json!({ "databaseRef": { "name": "small" }, "fields": { "f": field } }))
+            .expect("a spec")
+    };
+    let found = |field: Value| json!({ "partitions": 1, "fields": { "f": field } });
+    let refused = |step: Step| matches!(step, Step::Refuse(_));
+    assert!(refused(plan(
+        &spec(json!({ "type": "int" })),
+        Some(&found(json!("string")))
+    )));
+    assert!(refused(plan(
+        &spec(json!({ "type": "string" })),
+        Some(&found(json!(["string"])))
+    )));
+    let vector = |dim: u32, index: &str| json!({ "type": "vector", "dim": dim, "index": index });
+    assert!(refused(plan(
+        &spec(vector(3, "auto")),
+        Some(&found(vector(4, "auto")))
+    )));
+    assert!(refused(plan(
+        &spec(json!({ "type": "int" })),
+        Some(&json!({ "partitions": 2, "fields": {} }))
+    )));
+    assert_eq!(
+        plan(&spec(vector(3, "flat")), Some(&found(vector(3, "auto")))),
+        Step::Evolve(json!({ "fields": { "f": vector(3, "flat") } }))
+    );
+}
