@@ -16,7 +16,7 @@ HEAVY := -p rhumb -p rhumb-node -p rhumb-engine
 LIGHT := --workspace --exclude rhumb --exclude rhumb-node --exclude rhumb-engine
 LIGHT_TARGET := $(CARGO_TARGET_DIR)/light
 
-.PHONY: run build test fmt lint deny units openness tools setup clean
+.PHONY: run build test fmt lint deny units openness generate tools setup clean
 
 run: build
 	$(CARGO_TARGET_DIR)/debug/rhumb serve --dev --store $(STORE) --listen $(LISTEN)
@@ -30,6 +30,7 @@ fmt:
 	cargo fmt --all --check
 
 units: build
+	./scripts/helm.sh > /dev/null || echo "NO HELM: go is missing, the charts are not rendered" >&2
 	./scripts/s3-server.sh > /dev/null || echo "NO S3 SERVER: go is missing, the S3 tests are skipped" >&2
 	cargo nextest run $(HEAVY) --no-fail-fast
 	RHUMB_BIN=$(CARGO_TARGET_DIR)/debug/rhumb CARGO_TARGET_DIR=$(LIGHT_TARGET) \
@@ -38,6 +39,11 @@ units: build
 lint:
 	cargo clippy $(HEAVY) --all-targets -- -D warnings
 	CARGO_TARGET_DIR=$(LIGHT_TARGET) cargo clippy $(LIGHT) --all-targets -- -D warnings
+
+# What is made from the types and the chart; tests fail when it is stale.
+generate:
+	CARGO_TARGET_DIR=$(LIGHT_TARGET) cargo run -p rhumb-crds --bin crdgen -- .
+	./scripts/render-install.sh > manifests/install/operator.yaml
 
 deny:
 	cargo deny --log-level error check bans sources
