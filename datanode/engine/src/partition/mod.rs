@@ -279,7 +279,7 @@ mod tests {
     use std::time::Duration;
 
     use rhumb_core::{CollectionName, Schema};
-    use rhumb_seams::{Clock, Ids, Rand, Tasks};
+    use rhumb_seams::{Clock, Ids, OnExit, Rand, Tasks};
     use rhumb_store::{Bucket, BucketOptions};
 
     use super::*;
@@ -319,7 +319,7 @@ mod tests {
                 drop(shared.base.write());
             }
         });
-        let reads = tokio::spawn(async move {
+        let reads = Tasks::new().spawn("reads", OnExit::Fine, async move {
             for _ in 0..20_000 {
                 let found = partition
                     .shared
