@@ -189,6 +189,11 @@ impl History {
 
     async fn write(&mut self) {
         let write = self.random_write();
+        if matches!(write.condition, Some(Condition::Version(_))) {
+            // Partitions count for themselves: a document of another one may have this
+            // version too, which the model has to know by now.
+            self.check_documents().await;
+        }
         let written = self
             .collection()
             .await
