@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Prints the path of a program the tests use, building it from its Go module the first
+# time: go-tool.sh NAME VERSION PACKAGE.  Exit code 3: there is no Go toolchain for it.
+set -euo pipefail
+
+name=$1 version=$2 package=$3
+bin="${RHUMB_CACHE:-$HOME/.cache/rhumb}/bin"
+program="$bin/$name-$version"
+
+if [ ! -x "$program" ]; then
+    go=$(command -v go || echo /usr/local/go/bin/go)
+    [ -x "$go" ] || {
+        echo "no $name to test with: install Go 1.26 or newer to build $name $version" >&2
+        exit 3
+    }
+    mkdir -p "$bin"
+    work=$(mktemp -d "$bin/.build.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    echo "building $name $version (a few minutes, once)" >&2
+    GOBIN="$work" CGO_ENABLED=0 GOFLAGS=-trimpath "$go" install -ldflags '-s -w' "$package@v$version" >&2
+    # In one step: tests of several crates may come here at once.
+    mv "$work/$name" "$program"
+fi
+ln -sfn "$name-$version" "$bin/$name"
+echo "$bin/$name"
