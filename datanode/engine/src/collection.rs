@@ -109,9 +109,9 @@ impl Collection {
     /// of them is asked.
     async fn prepare(&self, write: &Write) -> Result<(), EngineError> {
         if let Some(filter) = &write.delete_by_filter {
-            let counts = (0..self.cells.len() as u32)
-                .map(|index| async move { self.partition(index).await?.shared.matching_ids(filter).await });
-            try_join_all(counts).await?;
+            let matched = (0..self.cells.len() as u32)
+                .map(|index| async move { self.partition(index).await?.shared.matching(filter).await });
+            try_join_all(matched).await?;
         }
         if !write.new_fields.is_empty() {
             self.schema.extend(&write.new_fields).await?;

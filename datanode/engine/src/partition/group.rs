@@ -31,25 +31,23 @@ pub enum Verdict {
 
 impl Group {
     pub fn answer(self, position: Position) {
-        for (reply, verdict) in self.answers {
-            let answer = match verdict {
-                Verdict::Applied(counts) => Ok(Applied { counts, position }),
-                Verdict::Repeat(applied) => Ok(applied),
-                Verdict::Refused(e) => Err(e),
-            };
-            // A caller that went away needs no answer.
-            let _ = reply.send(answer);
-        }
+        self.tell(|counts| Ok(Applied { counts, position }));
     }
 
     /// Nothing of the group was applied.
     pub fn fail(self, error: impl Fn() -> EngineError) {
+        self.tell(|_| Err(error()));
+    }
+
+    /// `applied` is what became of those that the group was to apply.
+    fn tell(self, applied: impl Fn(Counts) -> Result<Applied, EngineError>) {
         for (reply, verdict) in self.answers {
             let answer = match verdict {
-                Verdict::Applied(_) => Err(error()),
-                Verdict::Repeat(applied) => Ok(applied),
+                Verdict::Applied(counts) => applied(counts),
+                Verdict::Repeat(first) => Ok(first),
                 Verdict::Refused(e) => Err(e),
             };
+            // A caller that went away needs no answer.
             let _ = reply.send(answer);
         }
     }

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use rhumb_core::query::Include;
 use rhumb_core::{DocId, Filter, Position};
 use rhumb_store::log::{Barrier, Claim, Log};
-use rhumb_view::{Snapshot, View};
+use rhumb_view::{RowMask, Snapshot, View};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -246,13 +246,19 @@ impl Shared {
 
     /// The ids a by-filter write means, refused when they are too many.
     pub async fn matching_ids(&self, filter: &Filter) -> Result<Vec<DocId>, EngineError> {
+        let (pinned, mask) = self.matching(filter).await?;
+        Ok(pinned.ids(&mask))
+    }
+
+    /// The rows a by-filter write means, refused when they are too many.
+    pub async fn matching(&self, filter: &Filter) -> Result<(Pinned, RowMask), EngineError> {
         let pinned = self.pin();
         let mask = pinned.mask(filter).await?;
         let limit = self.env.settings.limits.by_filter_rows;
         if mask.count() > limit as u64 {
             return Err(writer::too_many(mask.count(), limit));
         }
-        Ok(pinned.ids(&mask))
+        Ok((pinned, mask))
     }
 
     pub fn halt(&self, reason: String) {
