@@ -1,0 +1,184 @@
+//! The data node in a cluster: which slots it leads, who leads the others, and how requests
+//! get there.
+//!
+//! A database has a fixed number of slots; `slot_of` says which one a collection belongs
+//! to.  Each slot has a Shard, by which the operator says who should lead it, and a Lease,
+//! by which the data nodes agree on who does.  Nothing here makes writes safe: that is the
+//! epoch in the bucket.  What a term of leadership is worth to readers, `rhumb_seams::Term`
+//! says.
+//!
+//! `rules` is pure; an `Elector` per slot carries them out; `status` reports to the Shards;
+//! `peers` and `tls` are the wires between data nodes.
+
+mod board;
+mod elector;
+mod follow;
+mod lease;
+mod peers;
+mod placement;
+mod rules;
+mod settings;
+mod slots;
+mod status;
+mod tls;
+
+pub use board::{Board, Leader};
+pub use peers::{Body, PeerError, Peers};
+pub use rules::{Identity, Timing};
+pub use settings::{Settings, SettingsError};
+pub use slots::slot_of;
+pub use tls::{Tls, TlsError};
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, Config};
+use rhumb_crds::Shard;
+use rhumb_seams::{CancellationToken, Clock, OnExit, Rand, Tasks};
+use tokio::sync::watch;
+
+use elector::Elector;
+use follow::{Slots, follow};
+use status::Reporter;
+
+/// What is led: the engine, seen from the election.
+pub trait Led: Send + Sync {
+    /// Makes the next leader's start cheap, while this one goes on serving.
+    fn flush(&self, slot: u32) -> BoxFuture<'_, ()>;
+    /// The term has ended: returns when nothing of it is under way.
+    fn settle(&self, slot: u32) -> BoxFuture<'_, ()>;
+    fn report(&self, slot: u32) -> Report;
+    /// Whether the bucket can be reached.
+    fn store(&self) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// What a slot holds, of the partitions that are open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub epoch: u64,
+    pub position: u64,
+    pub partitions: u64,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("kubernetes: {0}")]
+    Config(#[from] kube::config::InClusterError),
+    #[error("kubernetes: {0}")]
+    Client(#[from] kube::Error),
+}
+
+/// This process's part in the cluster.  Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    pub board: Board,
+    drain: CancellationToken,
+    drained: watch::Receiver<u32>,
+}
+
+/// What the world gives.
+pub struct World {
+    pub clock: Clock,
+    pub rand: Rand,
+    pub tasks: Tasks,
+}
+
+impl Cluster {
+    /// Joins the cluster this pod runs in.
+    pub fn join(
+        settings: &Settings,
+        me: Identity,
+        bucket_uid: String,
+        led: Arc<dyn Led>,
+        world: World,
+    ) -> Result<Self, ClusterError> {
+        let config = Config::incluster()?;
+        // A renewal that is retried for minutes is a lease that is lost.
+        let mut strict = config.clone();
+        strict.default_retry = false;
+        let clients = (Client::try_from(config)?, Client::try_from(strict)?);
+        Ok(Self::join_with(clients, settings, me, bucket_uid, led, world))
+    }
+
+    fn join_with(
+        (watching, writing): (Client, Client),
+        settings: &Settings,
+        me: Identity,
+        bucket_uid: String,
+        led: Arc<dyn Led>,
+        world: World,
+    ) -> Self {
+        let namespace = &settings.namespace;
+        let board = Board::new(settings.shards);
+        let drain = CancellationToken::new();
+        let (drained, count) = watch::channel(0);
+        let leases = Arc::new(Slots::<Lease>::new(settings.shards));
+        let shards = Arc::new(Slots::<Shard>::new(settings.shards));
+        let tasks = &world.tasks;
+        for slot in 0..settings.shards {
+            let elector = Elector {
+                slot,
+                database: settings.database.clone(),
+                me: me.clone(),
+                address: settings.peer_address(),
+                timing: settings.timing,
+                bucket_uid: bucket_uid.clone(),
+                leases: Api::namespaced(writing.clone(), namespace),
+                clock: world.clock.clone(),
+                rand: world.rand.clone(),
+                board: board.clone(),
+                led: led.clone(),
+                seen: leases.subscribe(slot),
+                shard: shards.subscribe(slot),
+                drain: drain.clone(),
+                drained: drained.clone(),
+            };
+            spawn(tasks, "elector", elector.run());
+            let reporter = Reporter {
+                slot,
+                database: settings.database.clone(),
+                me: me.clone(),
+                bucket_uid: bucket_uid.clone(),
+                shards: Api::namespaced(writing.clone(), namespace),
+                shard: shards.subscribe(slot),
+                leader: board.subscribe(slot),
+                led: led.clone(),
+                clock: world.clock.clone(),
+            };
+            spawn(tasks, "status", reporter.run());
+        }
+        let database = &settings.database;
+        let api = Api::namespaced(watching.clone(), namespace);
+        spawn(tasks, "lease watch", follow(api, database.clone(), leases));
+        let api = Api::namespaced(watching, namespace);
+        spawn(tasks, "shard watch", follow(api, database.clone(), shards));
+        Self {
+            board,
+            drain,
+            drained: count,
+        }
+    }
+
+    /// Hands every slot over and leads nothing any more; returns when that is done.
+    pub async fn drain(&self) {
+        self.drain.cancel();
+        let mut drained = self.drained.clone();
+        let slots = self.board.slots();
+        // An error means that the electors have ended: nothing is left to hand over.
+        let _ = drained.wait_for(|count| *count >= slots).await;
+    }
+}
+
+/// Loops that end with the process.
+fn spawn(tasks: &Tasks, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    let stopping = tasks.stopping().clone();
+    tasks.spawn(name, OnExit::Stop, async move {
+        tokio::select! {
+            () = work => {}
+            () = stopping.cancelled() => {}
+        }
+    });
+}

@@ -1,0 +1,293 @@
+//! What a record of a Lease allows: pure, so that every rule is a test.
+//!
+//! - Time is our own steady clock; no timestamp in the record is trusted.  A record counts
+//!   from when we first saw it as it is (P13).
+//! - A missing, blanked or foreign-edited record is waited out for a whole duration.  A
+//!   blank one with the release mark of who held it may be taken at once.
+//! - The same container under a new boot nonce takes at once: its predecessor is dead.
+//! - Rank `i` waits `i` steps longer (P12), so that who should lead is the first to try.
+//! - Who leads and is merely not able to renew stays leader; only another holder, seen in
+//!   the record, ends that (P16).
+
+use std::time::Duration;
+
+/// Between two ranks.
+pub const RANK_STEP: Duration = Duration::from_millis(200);
+/// No record makes anybody wait longer, whatever was written into it by hand.
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    pub duration: Duration,
+    /// A strong read trusts the Lease this long after the last renewal was sent.
+    pub renew_deadline: Duration,
+    pub retry: Duration,
+}
+
+/// `<pod>_<pod uid>_<boot nonce>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub pod: String,
+    pub uid: String,
+    pub boot: String,
+}
+
+impl Identity {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (rest, boot) = text.rsplit_once('_')?;
+        let (pod, uid) = rest.rsplit_once('_')?;
+        Some(Self {
+            pod: pod.into(),
+            uid: uid.into(),
+            boot: boot.into(),
+        })
+    }
+
+    fn is_earlier_start_of(&self, other: &Self) -> bool {
+        self.pod == other.pod && self.uid == other.uid && self.boot != other.boot
+    }
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}_{}_{}", self.pod, self.uid, self.boot)
+    }
+}
+
+/// What a Lease says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Empty when nobody holds it.
+    pub holder: String,
+    /// Who blanked it on leaving; taking it removes the mark.
+    pub released_by: Option<String>,
+    pub duration: Duration,
+}
+
+/// A record, or its absence, and since when we have seen it so.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    pub record: Option<Record>,
+    pub since: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    pub me: &'a Identity,
+    /// Place in `Shard.spec.nodes`, or behind its end.
+    pub rank: u32,
+    /// It has a term.
+    pub leads: bool,
+    /// When its last renewal was sent.
+    pub renewed: Duration,
+    /// Not before this does it take anything; `None`: never.
+    pub contends_from: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write ourselves into the record: a renewal, a takeover or a new Lease.
+    Write,
+    /// Nothing to do before then, unless the record changes.
+    WaitUntil(Duration),
+    /// Nothing to do until something changes.
+    Wait,
+    /// Another process holds it: our term is over.
+    Yield,
+}
+
+pub fn step(sight: &Sight, who: Candidate<'_>, timing: Timing, now: Duration) -> Step {
+    let at = |due: Duration| match due <= now {
+        true => Step::Write,
+        false => Step::WaitUntil(due),
+    };
+    let record = sight.record.as_ref();
+    let holder = record.map_or("", |record| record.holder.as_str());
+    if holder == who.me.to_string() {
+        return match who.leads {
+            true => at(who.renewed + timing.retry),
+            // The answer of our own write was lost, or we have left and could not say so.
+            false => take(Duration::ZERO, who, at),
+        };
+    }
+    if who.leads {
+        return match holder {
+            // Deleted or blanked by somebody: nobody else may have it yet.
+            "" => Step::Write,
+            _ => Step::Yield,
+        };
+    }
+    let predecessor = Identity::parse(holder).is_some_and(|held| held.is_earlier_start_of(who.me));
+    if predecessor {
+        return take(Duration::ZERO, who, at);
+    }
+    let patience = match record {
+        Some(record) if is_released(record) => Duration::ZERO,
+        Some(record) => record.duration.min(LONGEST).max(timing.duration),
+        None => timing.duration,
+    };
+    take(sight.since + patience + RANK_STEP * who.rank, who, at)
+}
+
+fn take(due: Duration, who: Candidate<'_>, at: impl Fn(Duration) -> Step) -> Step {
+    who.contends_from.map_or(Step::Wait, |from| at(due.max(from)))
+}
+
+fn is_released(record: &Record) -> bool {
+    record.holder.is_empty() && record.released_by.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMING: Timing = Timing {
+        duration: Duration::from_secs(4),
+        renew_deadline: Duration::from_millis(2_500),
+        retry: Duration::from_millis(800),
+    };
+
+    fn identity(text: &str) -> Identity {
+        Identity::parse(text).expect("pod_uid_boot")
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn held(holder: &str) -> Option<Record> {
+        Some(Record {
+            holder: holder.into(),
+            duration: TIMING.duration,
+            ..Record::default()
+        })
+    }
+
+    /// `a_1_x`, which does not lead, looks at `record`, first seen at 10 s.
+    fn look(record: Option<Record>, rank: u32, now: Duration) -> Step {
+        let me = identity("a_1_x");
+        let sight = Sight {
+            record,
+            since: ms(10_000),
+        };
+        let who = Candidate {
+            me: &me,
+            rank,
+            leads: false,
+            renewed: Duration::ZERO,
+            contends_from: Some(Duration::ZERO),
+        };
+        step(&sight, who, TIMING, now)
+    }
+
+    fn lead(record: Option<Record>, now: Duration) -> Step {
+        let me = identity("a_1_x");
+        let sight = Sight {
+            record,
+            since: ms(10_000),
+        };
+        let who = Candidate {
+            me: &me,
+            rank: 0,
+            leads: true,
+            renewed: ms(10_000),
+            contends_from: Some(Duration::ZERO),
+        };
+        step(&sight, who, TIMING, now)
+    }
+
+    #[test]
+    fn a_record_that_does_not_change_is_taken_after_its_duration_by_rank() {
+        assert_eq!(look(held("b_2_y"), 0, ms(13_999)), Step::WaitUntil(ms(14_000)));
+        assert_eq!(look(held("b_2_y"), 0, ms(14_000)), Step::Write);
+        assert_eq!(look(held("b_2_y"), 2, ms(14_000)), Step::WaitUntil(ms(14_400)));
+    }
+
+    #[test]
+    fn a_missing_or_blanked_lease_is_waited_out() {
+        assert_eq!(look(None, 0, ms(10_000)), Step::WaitUntil(ms(14_000)));
+        assert_eq!(look(held(""), 0, ms(10_000)), Step::WaitUntil(ms(14_000)));
+        assert_eq!(look(None, 1, ms(14_200)), Step::Write);
+    }
+
+    #[test]
+    fn a_released_lease_is_taken_at_once_in_order_of_rank() {
+        let released = Some(Record {
+            released_by: Some("b_2_y".into()),
+            duration: ms(1_000),
+            ..Record::default()
+        });
+        assert_eq!(look(released.clone(), 0, ms(10_000)), Step::Write);
+        assert_eq!(look(released, 1, ms(10_000)), Step::WaitUntil(ms(10_200)));
+    }
+
+    #[test]
+    fn a_mark_of_release_says_nothing_while_somebody_holds_the_lease() {
+        let edited = Some(Record {
+            holder: "b_2_y".into(),
+            released_by: Some("c_3_z".into()),
+            duration: ms(1),
+        });
+        assert_eq!(look(edited, 0, ms(10_001)), Step::WaitUntil(ms(14_000)));
+    }
+
+    #[test]
+    fn a_longer_duration_in_the_record_is_honoured_up_to_a_minute() {
+        let of = |duration| {
+            Some(Record {
+                duration,
+                ..held("b_2_y").expect("a record")
+            })
+        };
+        assert_eq!(look(of(ms(9_000)), 0, ms(15_000)), Step::WaitUntil(ms(19_000)));
+        assert_eq!(look(of(ms(u64::MAX)), 0, ms(70_000)), Step::Write);
+    }
+
+    #[test]
+    fn a_restarted_container_takes_what_its_predecessor_held() {
+        assert_eq!(look(held("a_1_w"), 5, ms(10_000)), Step::Write);
+        // A pod of the same name is another pod.
+        assert_eq!(look(held("a_2_w"), 0, ms(10_000)), Step::WaitUntil(ms(14_000)));
+    }
+
+    #[test]
+    fn who_does_not_contend_waits() {
+        let me = identity("a_1_x");
+        let sight = Sight {
+            record: None,
+            since: Duration::ZERO,
+        };
+        let mut who = Candidate {
+            me: &me,
+            rank: 0,
+            leads: false,
+            renewed: Duration::ZERO,
+            contends_from: None,
+        };
+        assert_eq!(step(&sight, who, TIMING, ms(60_000)), Step::Wait);
+        who.contends_from = Some(ms(70_000));
+        assert_eq!(step(&sight, who, TIMING, ms(60_000)), Step::WaitUntil(ms(70_000)));
+    }
+
+    #[test]
+    fn a_leader_renews_puts_itself_back_and_yields_only_to_another_holder() {
+        assert_eq!(lead(held("a_1_x"), ms(10_700)), Step::WaitUntil(ms(10_800)));
+        assert_eq!(lead(held("a_1_x"), ms(10_800)), Step::Write);
+        assert_eq!(lead(None, ms(10_001)), Step::Write);
+        assert_eq!(lead(held(""), ms(10_001)), Step::Write);
+        assert_eq!(lead(held("b_2_y"), ms(10_001)), Step::Yield);
+        // However long it could not renew.
+        assert_eq!(lead(held("a_1_x"), ms(90_000)), Step::Write);
+    }
+
+    #[test]
+    fn an_identity_survives_its_text() {
+        let me = identity("words-7d_6c_f00");
+        assert_eq!(
+            (me.pod.as_str(), me.uid.as_str(), me.boot.as_str()),
+            ("words-7d", "6c", "f00")
+        );
+        assert_eq!(me.to_string(), "words-7d_6c_f00");
+        assert_eq!(Identity::parse("nobody"), None);
+    }
+}
