@@ -34,6 +34,13 @@ impl Board {
         self.0[slot as usize].borrow().clone()
     }
 
+    /// How many this process leads.
+    pub fn led(&self) -> u32 {
+        let leads =
+            |slot: &&watch::Sender<Leader>| matches!(&*slot.borrow(), Leader::Me(term) if !term.has_ended());
+        self.0.iter().filter(leads).count() as u32
+    }
+
     pub fn subscribe(&self, slot: u32) -> watch::Receiver<Leader> {
         self.0[slot as usize].subscribe()
     }

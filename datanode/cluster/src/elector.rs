@@ -36,6 +36,8 @@ const SETTLE_TIME: Duration = Duration::from_secs(5);
 const AFTER_HAND_OVER: Duration = Duration::from_secs(2);
 /// Who was fenced, while its Lease was its own, leaves the slot alone this long.
 const AFTER_FENCE: Duration = Duration::from_secs(10);
+/// What was read of the API server this long ago is still good enough to act on.
+const FRESH: Duration = Duration::from_millis(500);
 
 pub struct Elector {
     pub slot: u32,
@@ -51,6 +53,8 @@ pub struct Elector {
     pub board: Board,
     pub led: Arc<dyn Led>,
     pub seen: watch::Receiver<Seen<Lease>>,
+    /// Whether the watch behind `seen` runs.
+    pub live: watch::Receiver<bool>,
     pub shard: watch::Receiver<Seen<Shard>>,
     /// Cancelled when this process is to lead nothing any more.
     pub drain: CancellationToken,
@@ -69,6 +73,11 @@ struct State {
     placement: Placement,
     /// When the last successful write was sent.
     renewed: Duration,
+    /// When the API server was last asked what is there.
+    looked: Duration,
+    /// The API server could not be asked: a record that did not change meanwhile may have
+    /// a holder who could not renew it.
+    is_blind: bool,
     /// After a failure.
     not_before: Duration,
     contends_from: Duration,
@@ -146,9 +155,11 @@ impl Running {
             Step::Write if self.state.not_before > now => {
                 self.wait(Some(self.state.not_before - now)).await;
             }
+            // What a watch did not say may be the watch's silence.
+            Step::Write if self.state.term.is_none() && now > self.state.looked + FRESH => self.look().await,
             Step::Write => self.write().await,
-            Step::WaitUntil(due) => self.wait(Some(due - now)).await,
-            Step::Wait => self.wait(None).await,
+            Step::WaitUntil(due) => self.wait_or_look(Some(due - now), now).await,
+            Step::Wait => self.wait_or_look(None, now).await,
             Step::Yield => {
                 if let Some(term) = &self.state.term {
                     tracing::warn!(
@@ -158,6 +169,19 @@ impl Running {
                     term.end();
                 }
             }
+        }
+    }
+
+    async fn wait_or_look(&mut self, at_most: Option<Duration>, now: Duration) {
+        let retry = self.elector.timing.retry;
+        let looks_itself = self.state.term.is_none() && !*self.elector.live.borrow_and_update();
+        if !looks_itself {
+            return self.wait(at_most).await;
+        }
+        let due = self.state.not_before.max(self.state.looked + retry);
+        match due <= now {
+            true => self.look().await,
+            false => self.wait(Some(at_most.unwrap_or(retry).min(due - now))).await,
         }
     }
 
@@ -184,6 +208,7 @@ impl Running {
         };
         // Clones: what they see stays news to `take_news`.
         let (mut seen, mut shard) = (self.elector.seen.clone(), self.elector.shard.clone());
+        let mut live = self.elector.live.clone();
         // Longer than any duration of ours; the loop looks again.
         let at_most = at_most.unwrap_or(Duration::from_secs(60));
         tokio::select! {
@@ -193,6 +218,7 @@ impl Running {
             // The senders live as long as the cluster does.
             _ = seen.changed() => {}
             _ = shard.changed() => {}
+            _ = live.changed() => {}
             () = sleep(at_most) => {}
         }
     }
@@ -266,9 +292,22 @@ impl Running {
     async fn look(&mut self) {
         let name = names::shard(&self.elector.database, self.elector.slot);
         match timeout(self.call_time(), self.elector.leases.get_opt(&name)).await {
-            Ok(Ok(found)) => self.observe(found),
+            Ok(Ok(found)) => {
+                self.observe(found);
+                self.state.looked = self.elector.clock.steady();
+                self.open_eyes();
+            }
             Ok(Err(error)) => self.failed(&error.to_string()),
             Err(_) => self.failed("no answer in time"),
+        }
+    }
+
+    /// After a time without the API server everybody gets his chance to renew: the record
+    /// counts from now on.
+    fn open_eyes(&mut self) {
+        let was_blind = std::mem::take(&mut self.state.is_blind);
+        if let Some(sight) = self.state.sight.as_mut().filter(|_| was_blind) {
+            sight.since = self.state.looked;
         }
     }
 
@@ -322,6 +361,7 @@ impl Running {
     fn won(&mut self, sent: Duration) {
         let until = sent + self.elector.timing.renew_deadline;
         self.state.renewed = sent;
+        self.state.is_blind = false;
         match &self.state.term {
             Some(term) => term.renew(until),
             None => {
@@ -338,13 +378,9 @@ impl Running {
     }
 
     fn failed(&mut self, why: &str) {
-        let leads = self.state.term.is_some();
-        tracing::warn!(
-            slot = self.elector.slot,
-            leads,
-            why,
-            "the Lease cannot be read or written"
-        );
+        let (slot, leads) = (self.elector.slot, self.state.term.is_some());
+        tracing::warn!(slot, leads, why, "the Lease cannot be read or written");
+        self.state.is_blind = true;
         self.pause();
     }
 

@@ -132,6 +132,7 @@ impl Cluster {
                 board: board.clone(),
                 led: led.clone(),
                 seen: leases.subscribe(slot),
+                live: leases.live(),
                 shard: shards.subscribe(slot),
                 drain: drain.clone(),
                 drained: drained.clone(),

@@ -11,8 +11,10 @@ use rhumb_core::{DocId, FieldName, FieldType, Position, Schema};
 use rhumb_store::catalog::{Catalog, CatalogEntry};
 use tokio::time::Instant;
 
+use crate::database::{OpenStats, Sharing};
 use crate::env::Env;
 use crate::error::{EngineError, Outcome, PartOutcome};
+use crate::lead::Lead;
 use crate::partition::Partition;
 use crate::partition::writer::Applied;
 use crate::reading::Reading;
@@ -20,6 +22,7 @@ use crate::schema_cell::SchemaCell;
 
 pub struct Collection {
     env: Arc<Env>,
+    lead: Lead,
     schema: Arc<SchemaCell>,
     /// One cell per partition; the lock serialises opening and closing.
     cells: Vec<Cell>,
@@ -57,15 +60,20 @@ pub struct Stats {
 }
 
 impl Collection {
-    pub(crate) fn new(env: Arc<Env>, catalog: Catalog, entry: CatalogEntry) -> Self {
+    pub(crate) fn new(env: Arc<Env>, catalog: Catalog, lead: Lead, entry: CatalogEntry) -> Self {
         let cells = (0..entry.partitions.max(1)).map(|_| Cell::default()).collect();
         let limits = env.settings.limits.clone();
         Self {
             env,
-            schema: Arc::new(SchemaCell::new(catalog, entry, limits)),
+            schema: Arc::new(SchemaCell::new(catalog, lead.clone(), entry, limits)),
+            lead,
             cells,
             used: Mutex::new(Instant::now()),
         }
+    }
+
+    pub(crate) fn lead(&self) -> &Lead {
+        &self.lead
     }
 
     pub fn entry(&self) -> Arc<CatalogEntry> {
@@ -135,17 +143,13 @@ impl Collection {
         consistency: Consistency,
         session: &[(u32, Position)],
     ) -> Result<Reading, EngineError> {
-        let asks_bucket = match consistency {
-            Consistency::Verified => true,
-            Consistency::Strong => self.env.settings.shared_bucket,
-            Consistency::Session | Consistency::Eventual => false,
-        };
         let parts = (0..self.cells.len() as u32).map(|index| async move {
             let partition = self.partition(index).await?;
-            if asks_bucket {
+            let pinned = partition.pin();
+            // After the pin: who led then knew of every write acknowledged before (P14).
+            if self.asks_bucket(consistency) {
                 partition.verify().await?;
             }
-            let pinned = partition.pin();
             let wanted = session
                 .iter()
                 .find(|(part, _)| *part == index)
@@ -160,6 +164,33 @@ impl Collection {
         let opened = try_join_all(parts).await?;
         // After the pins: a snapshot never shows a field that this schema does not have.
         Ok(Reading::new(self.schema(), opened))
+    }
+
+    /// Whether the snapshot just taken counts only once the bucket confirms who leads.
+    fn asks_bucket(&self, consistency: Consistency) -> bool {
+        match (consistency, self.env.settings.sharing) {
+            (Consistency::Verified, _) => true,
+            (Consistency::Session | Consistency::Eventual, _) => false,
+            (Consistency::Strong, Sharing::Locked) => false,
+            (Consistency::Strong, Sharing::LastComer) => true,
+            (Consistency::Strong, Sharing::Terms) => !self.lead.is_certain(),
+        }
+    }
+
+    pub(crate) fn fresh_rows(&self) -> u64 {
+        let open = self.open_partitions();
+        open.iter().map(|p| p.pin().snapshot.fresh_rows()).sum()
+    }
+
+    pub(crate) fn add_open_stats(&self, stats: &mut OpenStats) {
+        for partition in self.open_partitions() {
+            let pinned = partition.pin();
+            stats.partitions += 1;
+            stats.rows += pinned.snapshot.live_rows();
+            stats.bytes += pinned.base.as_ref().map_or(0, |b| b.bytes());
+            stats.epoch = stats.epoch.max(pinned.position.epoch.0);
+            stats.position += pinned.position.slot.0;
+        }
     }
 
     pub async fn stats(&self) -> Result<Stats, EngineError> {
@@ -188,6 +219,7 @@ impl Collection {
     /// Opens it when it is not.
     async fn partition(&self, index: u32) -> Result<Arc<Partition>, EngineError> {
         *self.used.lock() = Instant::now();
+        self.lead.check()?;
         let cell = &self.cells[index as usize];
         if let Some(open) = cell.sound() {
             return Ok(open);
@@ -211,7 +243,7 @@ impl Collection {
             checked?;
         }
         // In a task of its own: a caller that goes away must not leave a half-made claim.
-        let opening = Partition::open(self.env.clone(), self.schema.clone(), index);
+        let opening = Partition::open(self.env.clone(), self.lead.clone(), self.schema.clone(), index);
         let task = self
             .env
             .tasks
@@ -220,10 +252,18 @@ impl Collection {
             .await
             .map_err(|e| EngineError::Bug(format!("opening panicked: {e}")))?;
         if opened.as_ref().is_err_and(EngineError::is_fenced) {
-            self.env.fenced.cancel();
+            self.env.fence(&self.lead);
         }
         let partition = Arc::new(opened?);
         *cell.open.lock() = Some(partition.clone());
+        // Whoever ends the term closes what is open then; this may have come after.
+        if self.lead.is_over() {
+            let late = cell.open.lock().take();
+            if let Some(late) = late {
+                late.close().await;
+            }
+            return Err(EngineError::NotLeading);
+        }
         Ok(partition)
     }
 

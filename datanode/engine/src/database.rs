@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rhumb_core::schema::Field;
 use rhumb_core::{Code, CollectionId, CollectionName, Limits, Problem, Schema};
-use rhumb_seams::{CancellationToken, Clock, Ids, OnExit, Tasks};
+use rhumb_seams::{CancellationToken, Clock, Ids, OnExit, Tasks, Term};
 use rhumb_store::Bucket;
 use rhumb_store::catalog::{Catalog, CatalogEntry, CatalogState, Creation};
 use tokio::sync::Semaphore;
@@ -21,6 +21,7 @@ use crate::collection::Collection;
 use crate::env::Env;
 use crate::error::EngineError;
 use crate::lance_store::LanceEnv;
+use crate::lead::Lead;
 use crate::sole_writer::SoleWriter;
 
 /// Flushes and merges at once: two keep two cores busy without starving queries.
@@ -30,6 +31,8 @@ const IDLE: Duration = Duration::from_secs(600);
 /// Open partitions; beyond it the longest idle are closed early.
 const MAX_OPEN: usize = 1_024;
 const SWEEP: Duration = Duration::from_secs(10);
+/// Fewer fresh rows than this are replayed faster than they are flushed.
+const WORTH_A_FLUSH: u64 = 1_000;
 
 /// What an operator may tune; everything else is a constant with its reason.
 #[derive(Clone, Debug)]
@@ -37,9 +40,31 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes that views, memtables, Lance caches and requests may hold together.
     pub memory_limit: usize,
-    /// True where other servers can reach the bucket: `strong` then asks the bucket who
-    /// leads, as `verified` does.  False under the exclusive lock of a folder.
-    pub shared_bucket: bool,
+    pub sharing: Sharing,
+}
+
+/// Who else can reach the bucket, and how this process knows that it may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody else: an exclusive lock of a folder.
+    Locked,
+    /// Other servers; the last to start has it.  `strong` asks the bucket who that is, as
+    /// `verified` does.
+    LastComer,
+    /// Other data nodes; this one serves what it has a term for.
+    Terms,
+}
+
+/// Sums over open partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenStats {
+    pub partitions: u64,
+    pub rows: u64,
+    pub bytes: u64,
+    /// The highest.
+    pub epoch: u64,
+    /// Log slots.
+    pub position: u64,
 }
 
 pub enum Created {
@@ -49,7 +74,10 @@ pub enum Created {
 }
 
 #[derive(Clone)]
-pub struct Database(Arc<Inner>);
+pub struct Database {
+    inner: Arc<Inner>,
+    lead: Lead,
+}
 
 struct Inner {
     env: Arc<Env>,
@@ -70,9 +98,9 @@ impl Database {
         tasks: Tasks,
     ) -> Result<Self, EngineError> {
         let memory = settings.memory_limit;
-        let sole_writer = match settings.shared_bucket {
-            true => Some(SoleWriter::claim(&bucket, &holder).await?),
-            false => None,
+        let sole_writer = match settings.sharing {
+            Sharing::LastComer => Some(SoleWriter::claim(&bucket, &holder).await?),
+            Sharing::Locked | Sharing::Terms => None,
         };
         let env = Arc::new(Env {
             lance: LanceEnv::new(bucket.clone(), memory / 16),
@@ -98,15 +126,27 @@ impl Database {
             open: Mutex::default(),
             naming: tokio::sync::Mutex::new(()),
         };
-        let database = Self(Arc::new(inner));
+        let database = Self {
+            inner: Arc::new(inner),
+            lead: Lead::Alone,
+        };
         env.tasks
             .spawn("idle sweep", OnExit::Stop, database.clone().sweep());
         Ok(database)
     }
 
+    /// The same database, served under a term.
+    pub fn under(&self, term: Term) -> Self {
+        let holder = self.inner.env.holder.as_str().into();
+        Self {
+            inner: self.inner.clone(),
+            lead: Lead::Term { term, holder },
+        }
+    }
+
     /// Cancelled when another server took over: the process must exit with status 3.
     pub fn fenced(&self) -> &CancellationToken {
-        &self.0.env.fenced
+        &self.inner.env.fenced
     }
 
     /// `schema` holds the declared fields.  Another definition under the same name is
@@ -117,21 +157,23 @@ impl Database {
         schema: Schema,
         partitions: u32,
     ) -> Result<Created, EngineError> {
-        let naming = self.0.naming.lock().await;
+        let naming = self.inner.naming.lock().await;
         loop {
-            let id =
-                CollectionId::parse(&self.0.env.ids.ulid()).map_err(|p| EngineError::Bug(p.to_string()))?;
-            let entry = CatalogEntry {
+            let id = CollectionId::parse(&self.inner.env.ids.ulid())
+                .map_err(|p| EngineError::Bug(p.to_string()))?;
+            let mut entry = CatalogEntry {
                 id,
                 name: name.clone(),
-                created_at_ms: self.0.env.clock.unix_ms(),
+                created_at_ms: self.inner.env.clock.unix_ms(),
                 schema: schema.clone(),
                 partitions,
                 state: CatalogState::Active,
+                leader: None,
                 settings: BTreeMap::new(),
             };
-            match self.0.catalog.create(entry).await? {
-                Creation::Created(entry) => return Ok(Created::New(self.adopt(entry))),
+            self.lead.sign(&mut entry)?;
+            match self.inner.catalog.create(entry).await? {
+                Creation::Created(entry) => return Ok(Created::New(self.adopt(entry).await?)),
                 Creation::Exists(there) if there.state == CatalogState::Deleting => {
                     // A deletion that a crash cut short.
                     self.finish_deletion(there).await?;
@@ -139,7 +181,7 @@ impl Database {
                 Creation::Exists(there) => {
                     drop(naming);
                     same_definition(&there, &schema, partitions)?;
-                    return Ok(Created::Same(self.adopt(there)));
+                    return Ok(Created::Same(self.adopt(there).await?));
                 }
             }
         }
@@ -147,24 +189,55 @@ impl Database {
 
     /// `Code::CollectionNotFound` when there is none.
     pub async fn collection(&self, name: &CollectionName) -> Result<Arc<Collection>, EngineError> {
-        if let Some(open) = self.0.open.lock().get(name) {
-            return Ok(open.clone());
+        if let Some(open) = self.opened(name) {
+            return Ok(open);
         }
-        let _naming = self.0.naming.lock().await;
-        if let Some(open) = self.0.open.lock().get(name) {
-            return Ok(open.clone());
+        let _naming = self.inner.naming.lock().await;
+        if let Some(open) = self.opened(name) {
+            return Ok(open);
         }
-        match self.0.catalog.load(name).await? {
-            Some(entry) if entry.state == CatalogState::Active => Ok(self.adopt(entry)),
+        match self.inner.catalog.load(name).await? {
+            Some(entry) if entry.state == CatalogState::Active => self.adopt(entry).await,
             _ => Err(not_found(name)),
         }
     }
 
-    fn adopt(&self, entry: CatalogEntry) -> Arc<Collection> {
-        let mut open = self.0.open.lock();
-        let name = entry.name.clone();
-        let made = || Arc::new(Collection::new(self.0.env.clone(), self.0.catalog.clone(), entry));
-        open.entry(name).or_insert_with(made).clone()
+    /// Under the same term: what an earlier one opened may be out of date.
+    fn opened(&self, name: &CollectionName) -> Option<Arc<Collection>> {
+        let open = self.inner.open.lock();
+        open.get(name)
+            .filter(|open| open.lead().is_same(&self.lead))
+            .cloned()
+    }
+
+    async fn adopt(&self, entry: CatalogEntry) -> Result<Arc<Collection>, EngineError> {
+        self.lead.check()?;
+        if let Some(open) = self.opened(&entry.name) {
+            return Ok(open);
+        }
+        let signed = match self.lead.has_signed(&entry) {
+            true => entry,
+            false => {
+                let sign = |entry: &mut CatalogEntry| self.lead.sign(entry);
+                self.inner.catalog.update(&entry.name, &entry.id, sign).await?
+            }
+        };
+        let name = signed.name.clone();
+        let made = Arc::new(self.made(signed));
+        let before = self.inner.open.lock().insert(name, made.clone());
+        if let Some(before) = before {
+            before.close().await;
+        }
+        Ok(made)
+    }
+
+    fn made(&self, entry: CatalogEntry) -> Collection {
+        Collection::new(
+            self.inner.env.clone(),
+            self.inner.catalog.clone(),
+            self.lead.clone(),
+            entry,
+        )
     }
 
     /// In name order, after `after`, names that start with `prefix`.
@@ -177,7 +250,7 @@ impl Database {
         let mut found = Vec::new();
         let mut after = after.and_then(|name| CollectionName::parse(name).ok());
         while found.len() < limit {
-            let page = self.0.catalog.list(prefix, after.as_ref(), limit).await?;
+            let page = self.inner.catalog.list(prefix, after.as_ref(), limit).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.name.clone());
             let full = page.len() == limit;
@@ -192,29 +265,31 @@ impl Database {
 
     /// Sealed at its leader first, then gone from the catalog, then from the bucket.
     pub async fn delete_collection(&self, name: &CollectionName) -> Result<(), EngineError> {
-        let _naming = self.0.naming.lock().await;
-        let entry = self.0.catalog.load(name).await?.ok_or_else(|| not_found(name))?;
+        let _naming = self.inner.naming.lock().await;
+        let entry = self
+            .inner
+            .catalog
+            .load(name)
+            .await?
+            .ok_or_else(|| not_found(name))?;
         if entry.state == CatalogState::Deleting {
             return Err(not_found(name));
         }
-        let entry = self.0.catalog.start_removal(name, &entry.id).await?;
+        let may = |entry: &CatalogEntry| self.lead.sign(&mut entry.clone());
+        let entry = self.inner.catalog.start_removal(name, &entry.id, may).await?;
         self.finish_deletion(entry).await
     }
 
     async fn finish_deletion(&self, entry: CatalogEntry) -> Result<(), EngineError> {
-        let open = self.0.open.lock().remove(&entry.name);
+        let open = self.inner.open.lock().remove(&entry.name);
         let collection = match open {
             Some(open) => open,
-            None => Arc::new(Collection::new(
-                self.0.env.clone(),
-                self.0.catalog.clone(),
-                entry.clone(),
-            )),
+            None => Arc::new(self.made(entry.clone())),
         };
         collection.seal().await?;
-        self.0.catalog.finish_removal(&entry.name, &entry.id).await?;
-        let env = self.0.env.clone();
-        self.0.env.tasks.spawn("collection removal", OnExit::Fine, async move {
+        self.inner.catalog.finish_removal(&entry.name, &entry.id).await?;
+        let env = self.inner.env.clone();
+        self.inner.env.tasks.spawn("collection removal", OnExit::Fine, async move {
             if let Err(e) = remove_objects(&env, &entry.id).await {
                 tracing::warn!(collection = %entry.name, error = %e, "objects of a deleted collection were left behind");
             }
@@ -224,9 +299,9 @@ impl Database {
 
     /// Gauges for `/metrics` and `/v1/status`: name, value.
     pub fn gauges(&self) -> Vec<(&'static str, f64)> {
-        let open: Vec<_> = self.0.open.lock().values().cloned().collect();
+        let open: Vec<_> = self.inner.open.lock().values().cloned().collect();
         let partitions: usize = open.iter().map(|c| c.open_partitions().len()).sum();
-        let env = &self.0.env;
+        let env = &self.inner.env;
         vec![
             ("rhumb_open_collections", open.len() as f64),
             ("rhumb_open_partitions", partitions as f64),
@@ -238,21 +313,56 @@ impl Database {
 
     /// Closes every partition; the log keeps what was not merged.
     pub async fn close(&self) {
-        let open: Vec<_> = std::mem::take(&mut *self.0.open.lock()).into_values().collect();
-        for collection in open {
-            collection.close().await;
+        self.close_where(|_| true).await;
+    }
+
+    /// Closes the collections that `is` means; returns when nothing of them is under way.
+    pub async fn close_where(&self, is: impl Fn(&CollectionName) -> bool) {
+        let closing: Vec<_> = {
+            let mut open = self.inner.open.lock();
+            let names: Vec<_> = open.keys().filter(|name| is(name)).cloned().collect();
+            names.iter().filter_map(|name| open.remove(name)).collect()
+        };
+        futures::future::join_all(closing.iter().map(|collection| collection.close())).await;
+    }
+
+    /// Moves fresh rows of the open collections that `is` means into their tables, where
+    /// there are enough to make the next opening slow.
+    pub async fn flush_where(&self, is: impl Fn(&CollectionName) -> bool) {
+        for collection in self.open_where(is) {
+            if collection.fresh_rows() < WORTH_A_FLUSH {
+                continue;
+            }
+            if let Err(error) = collection.optimize().await {
+                tracing::debug!(collection = %collection.entry().name, %error, "not flushed: the next leader replays the log");
+            }
         }
+    }
+
+    /// What is open of the collections that `is` means.
+    pub fn open_stats(&self, is: impl Fn(&CollectionName) -> bool) -> OpenStats {
+        let mut stats = OpenStats::default();
+        for collection in self.open_where(is) {
+            collection.add_open_stats(&mut stats);
+        }
+        stats
+    }
+
+    fn open_where(&self, is: impl Fn(&CollectionName) -> bool) -> Vec<Arc<Collection>> {
+        let open = self.inner.open.lock();
+        let meant = open.iter().filter(|(name, _)| is(name));
+        meant.map(|(_, collection)| collection.clone()).collect()
     }
 
     /// Closes what has been idle, and the longest idle when too much is open.
     async fn sweep(self) {
-        let stopping = self.0.env.tasks.stopping().clone();
+        let stopping = self.inner.env.tasks.stopping().clone();
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = tokio::time::sleep(SWEEP) => {}
             }
-            let open: Vec<_> = self.0.open.lock().values().cloned().collect();
+            let open: Vec<_> = self.inner.open.lock().values().cloned().collect();
             let mut idle: Vec<(Instant, Arc<Collection>)> =
                 open.iter().map(|c| (c.last_used(), c.clone())).collect();
             idle.sort_by_key(|(used, _)| *used);
@@ -263,7 +373,7 @@ impl Database {
                 }
                 partitions -= collection.close_idle().await;
                 if collection.open_partitions().is_empty() && used.elapsed() >= IDLE {
-                    self.0.open.lock().remove(&collection.entry().name);
+                    self.inner.open.lock().remove(&collection.entry().name);
                 }
             }
         }

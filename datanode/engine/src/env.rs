@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use crate::budget::{MemtableBudget, SegmentParts};
 use crate::database::Settings;
 use crate::lance_store::LanceEnv;
+use crate::lead::Lead;
 use crate::sole_writer::SoleWriter;
 
 pub struct Env {
@@ -18,7 +19,8 @@ pub struct Env {
     pub clock: Clock,
     pub ids: Ids,
     pub tasks: Tasks,
-    /// Cancelled when another server took something of ours over (I2).
+    /// Cancelled when another server took something of ours over (I2).  In a cluster a
+    /// fence ends a term instead.
     pub fenced: CancellationToken,
     /// Where other servers can reach the bucket.
     pub sole_writer: Option<SoleWriter>,
@@ -29,6 +31,14 @@ pub struct Env {
 }
 
 impl Env {
+    /// Another process leads what `lead` covered: nothing of it is served any more.
+    pub fn fence(&self, lead: &Lead) {
+        match lead {
+            Lead::Alone => self.fenced.cancel(),
+            Lead::Term { term, .. } => term.fence(),
+        }
+    }
+
     /// Memtable bytes at which one partition freezes.
     pub fn freeze_bytes(&self) -> usize {
         (self.settings.memory_limit / 16).clamp(4 << 20, 64 << 20)

@@ -26,6 +26,9 @@ pub enum EngineError {
     /// The deadline passed; the work was cancelled.
     #[error("the deadline passed")]
     Timeout,
+    /// The term under which this was asked is over; nothing was applied.
+    #[error("this node no longer leads the collection")]
+    NotLeading,
     /// Another writer owns the partition now; this process must stop (I2).
     #[error("fenced: another server took over this partition")]
     Fenced,
@@ -67,7 +70,7 @@ impl EngineError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Refused(problem) => problem.clone(),
-            Self::SchemaMoved | Self::Unavailable(_) | Self::Fenced => {
+            Self::SchemaMoved | Self::Unavailable(_) | Self::Fenced | Self::NotLeading => {
                 Problem::new(Code::Unavailable, self.to_string())
             }
             Self::Busy(_) => Problem::new(Code::TooManyRequests, self.to_string()),

@@ -16,6 +16,7 @@ mod error;
 mod idem;
 mod judge;
 mod lance_store;
+mod lead;
 mod partition;
 mod pinned;
 mod reading;
@@ -24,7 +25,7 @@ mod schema_cell;
 mod sole_writer;
 
 pub use collection::{Collection, Stats, Written};
-pub use database::{Created, Database, Settings};
+pub use database::{Created, Database, OpenStats, Settings, Sharing};
 pub use error::{EngineError, Outcome, PartOutcome};
 pub use reading::{Page, PageStart, Reading, Scan, ScanSnapshot};
 pub use rows::{Row, encode_table, table_schema};

@@ -14,9 +14,11 @@ use rhumb_store::catalog::{Catalog, CatalogEntry};
 use rhumb_store::{ErrorKind, StoreError};
 
 use crate::error::EngineError;
+use crate::lead::Lead;
 
 pub struct SchemaCell {
     catalog: Catalog,
+    lead: Lead,
     limits: Limits,
     name: CollectionName,
     entry: RwLock<Arc<CatalogEntry>>,
@@ -26,10 +28,11 @@ pub struct SchemaCell {
 }
 
 impl SchemaCell {
-    pub fn new(catalog: Catalog, entry: CatalogEntry, limits: Limits) -> Self {
+    pub fn new(catalog: Catalog, lead: Lead, entry: CatalogEntry, limits: Limits) -> Self {
         let schema = Arc::new(entry.schema.clone());
         Self {
             catalog,
+            lead,
             limits,
             name: entry.name.clone(),
             entry: RwLock::new(Arc::new(entry)),
@@ -82,7 +85,7 @@ impl SchemaCell {
             .update(&self.name, &id, |entry| match change(&entry.schema) {
                 Ok(schema) => {
                     entry.schema = schema;
-                    Ok(())
+                    self.lead.sign(entry)
                 }
                 Err(problem) => {
                     refused = Some((problem, entry.clone()));

@@ -1,14 +1,17 @@
 //! The data node: HTTP over the engine.
 //!
 //! [`Settings`] are parsed once, [`serve`] opens the store and the database, listens, and
-//! runs until it is told to stop or fenced.  [`http`] holds the routes and the one mapping
+//! runs until it is told to stop or fenced.  In a cluster, `member` joins it to the others.
+//! [`http`] holds the routes and the one mapping
 //! from an error to its status; `import` streams files in.  The wire types and the list of
 //! routes are `rhumb_api`'s, what a document or a filter is is `rhumb_core`'s.
 
 mod byte_size;
 mod http;
 mod import;
+mod member;
 mod memory;
+mod readiness;
 mod serve;
 mod settings;
 

@@ -3,19 +3,23 @@
 //! It listens only once it can serve: until the store answers, the start is tried again
 //! and again.  Stopping goes from the outside in: no new connections, running requests
 //! finish, the database closes, background work ends.  A server that was fenced stops at
-//! once, with a status of its own.
+//! once, with a status of its own.  In a cluster it first hands over what it leads, and goes
+//! on passing requests to their new leaders until nobody sends it any.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rhumb_engine::{Database, EngineError};
+use rhumb_cluster::{Cluster, ClusterError, Identity, Peers, Tls, TlsError, World};
+use rhumb_engine::{Database, EngineError, Sharing};
 use rhumb_seams::{Clock, Ids, OnExit, Rand, Tasks};
 use rhumb_store::certify::Check;
 use rhumb_store::{Bucket, BucketOptions, ErrorKind, StoreError, StoreUrl};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::http::{App, Listener, body_budget, listen};
+use crate::http::{App, Listener, body_budget, listen, listen_to_peers};
+use crate::member::{Collections, Member};
+use crate::readiness::Readiness;
 use crate::settings::Settings;
 
 /// How a server ended; the process exits with this status.
@@ -42,6 +46,10 @@ pub enum ServeError {
     },
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -49,6 +57,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long closing the database may take: what is not flushed by then is in the log.
 const CLOSING: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(30);
+/// How long handing all slots over may take.
+const HAND_OVER: Duration = Duration::from_secs(12);
+/// Services go on sending here for a moment after the node said that it leaves.
+const LINGER: Duration = Duration::from_secs(3);
 /// Parts of the memory limit: blocks of immutable objects, and what the process needs
 /// before it holds any data.
 const CACHE_SHARE: u64 = 16;
@@ -63,19 +75,33 @@ pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result
     let rand = Rand::from_entropy();
     let ids = Ids::new(clock.clone(), rand.clone());
     let tasks = Tasks::new();
-    let holder = holder(&ids);
+    let me = settings.cluster.as_ref().map(|cluster| Identity {
+        pod: cluster.pod.clone(),
+        uid: cluster.pod_uid.clone(),
+        boot: ids.ulid(),
+    });
+    let holder = me.as_ref().map_or_else(|| holder(&ids), Identity::to_string);
     let opening = open(&settings, &holder, &clock, &rand, &ids, &tasks);
     let (bucket, db) = tokio::select! {
         opened = opening => opened?,
         () = signals.any() => return Ok(Exit::Told),
     };
-    let listener = Listener::bind(settings.listen).await;
-    let listener = listener.map_err(|source| ServeError::Listen {
-        address: settings.listen,
-        source,
-    })?;
+    let listener = bind(settings.listen).await?;
     let address = listener.address;
-    let requests = Tasks::new();
+    let (requests, membership) = (Tasks::new(), Tasks::new());
+    let readiness = Arc::new(Readiness::default());
+    let joined = match (&settings.cluster, me) {
+        (Some(cluster), Some(me)) => {
+            let world = World {
+                clock: clock.clone(),
+                rand: rand.clone(),
+                tasks: membership.clone(),
+            };
+            Some(join(cluster, me, &db, &bucket, &readiness, world).await?)
+        }
+        _ => None,
+    };
+    let member = joined.as_ref().map(|joined| joined.member.clone());
     let app = App::new(
         db.clone(),
         bucket,
@@ -85,25 +111,99 @@ pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result
         rand,
         ids,
         requests.clone(),
+        readiness,
+        member.clone(),
     );
     let app = Arc::new(app);
     listen(listener, app.clone());
-    requests.spawn("cursor sweep", OnExit::Stop, sweep(app));
+    if let Some(joined) = joined {
+        listen_to_peers(joined.listener, joined.tls, app.clone());
+    }
+    requests.spawn("cursor sweep", OnExit::Stop, sweep(app.clone()));
     ready(address);
     let exit = tokio::select! {
         biased;
         () = db.fenced().cancelled() => Exit::Fenced,
         () = tasks.stopping().cancelled() => Exit::Broken,
         () = requests.stopping().cancelled() => Exit::Broken,
+        () = membership.stopping().cancelled() => Exit::Broken,
         () = signals.any() => Exit::Told,
     };
     tracing::info!(?exit, "stopping");
-    let stopping = stop(exit, &requests, &db, &tasks);
+    let stopping = async {
+        app.leaving.cancel();
+        if let Some(member) = &member {
+            leave(&member.cluster).await;
+        }
+        stop(exit, &requests, &db, &tasks).await;
+        membership.shut_down().await;
+    };
     tokio::select! {
         () = stopping => {}
         () = signals.any() => tracing::warn!("told twice to stop: stopping now"),
     }
     Ok(exit)
+}
+
+struct Joined {
+    member: Member,
+    tls: Tls,
+    listener: Listener,
+}
+
+/// From here on this node contends for what it may lead.
+async fn join(
+    settings: &rhumb_cluster::Settings,
+    me: Identity,
+    db: &Database,
+    bucket: &Bucket,
+    readiness: &Arc<Readiness>,
+    world: World,
+) -> Result<Joined, ServeError> {
+    let tls = Tls::load(&settings.tls_dir, &settings.peer_name)?;
+    // Peers send requests as soon as the first Lease is taken.
+    let listener = bind(settings.peer_listen).await?;
+    let collections = Collections {
+        db: db.clone(),
+        bucket: bucket.clone(),
+        readiness: readiness.clone(),
+        slots: settings.shards,
+    };
+    let tasks = world.tasks.clone();
+    let watched = tls.clone();
+    let stopping = tasks.stopping().clone();
+    tasks.spawn("certificates", OnExit::Stop, async move {
+        tokio::select! {
+            () = watched.watch() => {}
+            () = stopping.cancelled() => {}
+        }
+    });
+    let uid = bucket.uid().to_owned();
+    let cluster = Cluster::join(settings, me, uid, Arc::new(collections), world)?;
+    let member = Member {
+        cluster,
+        peers: Peers::new(tls.clone(), tasks),
+        peer_name: settings.peer_name.as_str().into(),
+    };
+    Ok(Joined {
+        member,
+        tls,
+        listener,
+    })
+}
+
+async fn bind(address: SocketAddr) -> Result<Listener, ServeError> {
+    let bound = Listener::bind(address).await;
+    bound.map_err(|source| ServeError::Listen { address, source })
+}
+
+/// Hands over what this node leads; meanwhile, and a little longer, it serves and passes on.
+async fn leave(cluster: &Cluster) {
+    let handed_over = tokio::time::timeout(HAND_OVER, cluster.drain());
+    let (handed_over, ()) = tokio::join!(handed_over, tokio::time::sleep(LINGER));
+    if handed_over.is_err() {
+        tracing::warn!("handing over took too long: the next leaders wait for the Leases to expire");
+    }
 }
 
 async fn stop(exit: Exit, requests: &Tasks, db: &Database, tasks: &Tasks) {
@@ -159,7 +259,11 @@ async fn open(
     let engine = rhumb_engine::Settings {
         limits: settings.limits.clone(),
         memory_limit: settings.memory_limit.0.saturating_sub(taken) as usize,
-        shared_bucket: !settings.store.is_local(),
+        sharing: match (&settings.cluster, settings.store.is_local()) {
+            (Some(_), _) => Sharing::Terms,
+            (None, true) => Sharing::Locked,
+            (None, false) => Sharing::LastComer,
+        },
     };
     loop {
         let parts = (clock.clone(), ids.clone(), tasks.clone());

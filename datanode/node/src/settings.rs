@@ -32,6 +32,8 @@ pub struct Settings {
     pub cache_dir: PathBuf,
     pub cache_size: ByteSize,
     pub limits: Limits,
+    /// This node's place in a cluster; the operator sets it.
+    pub cluster: Option<rhumb_cluster::Settings>,
 }
 
 /// The options that one source names.
@@ -122,6 +124,7 @@ impl Settings {
             cache_dir,
             cache_size,
             limits,
+            cluster: None,
         })
     }
 }

@@ -40,6 +40,11 @@ pub async fn run(args: Args) -> ExitCode {
         Ok(settings) => settings,
         Err(e) => return fail(&e.to_string()),
     };
+    let cluster = match rhumb_cluster::Settings::from_vars(std::env::vars()) {
+        Ok(cluster) => cluster,
+        Err(e) => return fail(&e.to_string()),
+    };
+    let settings = Settings { cluster, ..settings };
     match rhumb_node::serve(settings, greet).await {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(e) => fail(&e.to_string()),

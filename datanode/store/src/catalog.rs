@@ -46,6 +46,10 @@ pub struct CatalogEntry {
     pub schema: Schema,
     pub partitions: u32,
     pub state: CatalogState,
+    /// In a cluster, the process that leads the collection: each one writes itself in
+    /// before it serves, so that whatever an earlier one read can no longer be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
     /// What the engine keeps per collection; not understood here.
     pub settings: BTreeMap<String, serde_json::Value>,
 }
@@ -135,13 +139,21 @@ impl Catalog {
     }
 
     /// First step of a removal: from here on no request is accepted.  Repeating it is fine.
-    pub async fn start_removal(&self, name: &CollectionName, id: &CollectionId) -> Result<CatalogEntry> {
-        self.advance(name, id, CatalogState::Deleting).await
+    /// `may` judges the entry that is there, each time before it is replaced.
+    pub async fn start_removal(
+        &self,
+        name: &CollectionName,
+        id: &CollectionId,
+        may: impl Fn(&CatalogEntry) -> Result<()>,
+    ) -> Result<CatalogEntry> {
+        self.advance(name, id, CatalogState::Deleting, may).await
     }
 
     /// Last step, once every partition is sealed: the name is free.  Repeating it is fine.
     pub async fn finish_removal(&self, name: &CollectionName, id: &CollectionId) -> Result<()> {
-        self.advance(name, id, CatalogState::Deleted).await.map(drop)
+        self.advance(name, id, CatalogState::Deleted, |_| Ok(()))
+            .await
+            .map(drop)
     }
 
     /// Entries that are not deleted, in order of name: those that start with `prefix` and
@@ -198,6 +210,7 @@ impl Catalog {
         name: &CollectionName,
         id: &CollectionId,
         to: CatalogState,
+        may: impl Fn(&CatalogEntry) -> Result<()>,
     ) -> Result<CatalogEntry> {
         let cas = self.entry(name);
         let missing = || StoreError::NotFound {
@@ -218,6 +231,7 @@ impl Catalog {
                 if current.id != *id || !from_here {
                     return Err(missing());
                 }
+                may(current)?;
                 Ok(CatalogEntry {
                     state: to,
                     ..current.clone()

@@ -50,6 +50,10 @@ pub enum StoreError {
     #[error("fenced at {path}: epoch {ours} was replaced by epoch {theirs}")]
     Fenced { path: Path, ours: u64, theirs: u64 },
 
+    /// Another process leads what this object belongs to, or may do so by now.
+    #[error("{path} is another leader's to change")]
+    Superseded { path: Path },
+
     /// The collection is being deleted: no epoch of this partition is claimed any more.
     #[error("{path} is sealed")]
     Sealed { path: Path },
@@ -78,7 +82,10 @@ impl StoreError {
             Self::Locked { .. } | Self::Conflict { .. } => ErrorKind::Conflict,
             Self::NotFound { .. } | Self::Sealed { .. } => ErrorKind::NotFound,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::Unknown { .. } | Self::Denied { .. } | Self::Unavailable { .. } => ErrorKind::Retry,
+            Self::Unknown { .. }
+            | Self::Denied { .. }
+            | Self::Unavailable { .. }
+            | Self::Superseded { .. } => ErrorKind::Retry,
             Self::Fenced { .. } => ErrorKind::Fenced,
             Self::Broken { .. } => ErrorKind::Bug,
         }

@@ -107,6 +107,35 @@ impl Route {
             .map(|param| param.name)
     }
 
+    /// Whether asking twice changes nothing.
+    pub fn reads(&self) -> bool {
+        match self.op {
+            Op::PutCollection
+            | Op::PatchCollection
+            | Op::DeleteCollection
+            | Op::OptimizeCollection
+            | Op::WriteDocuments
+            | Op::PutDocument
+            | Op::PatchDocument
+            | Op::DeleteDocument
+            | Op::Import => false,
+            Op::ListCollections
+            | Op::GetCollection
+            | Op::ScanDocuments
+            | Op::GetDocuments
+            | Op::GetDocument
+            | Op::Export
+            | Op::Query
+            | Op::Recall
+            | Op::Aggregate
+            | Op::Healthz
+            | Op::Readyz
+            | Op::Metrics
+            | Op::Openapi
+            | Op::Status => true,
+        }
+    }
+
     pub fn is_write(&self) -> bool {
         self.params
             .iter()

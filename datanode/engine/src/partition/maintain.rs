@@ -123,7 +123,7 @@ impl Maintenance {
                 Err(error) => error,
             };
             if error.is_fenced() {
-                env.fenced.cancel();
+                self.shared.fence();
                 return false;
             }
             if matches!(error, EngineError::Bug(_) | EngineError::Corrupt(_)) {
@@ -131,7 +131,7 @@ impl Maintenance {
                 self.shared.halt(error.to_string());
                 return false;
             }
-            if env.fenced.is_cancelled() || env.tasks.stopping().is_cancelled() {
+            if self.shared.is_fenced() || env.tasks.stopping().is_cancelled() {
                 return false;
             }
             tracing::warn!(partition = self.shared.name, error = %error, "{what} failed: trying again");

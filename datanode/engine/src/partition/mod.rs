@@ -26,6 +26,7 @@ use crate::base::Base;
 use crate::env::Env;
 use crate::error::EngineError;
 use crate::judge::Old;
+use crate::lead::Lead;
 use crate::partition::writer::{Applied, Request, WriteRequest};
 use crate::pinned::Pinned;
 use crate::rows::Row;
@@ -52,6 +53,7 @@ pub struct Shared {
     /// `c/<id>/p0`, relative to the bucket's prefix.
     pub folder: String,
     pub env: Arc<Env>,
+    pub lead: Lead,
     pub schema: Arc<SchemaCell>,
     pub view: View,
     /// `None` until the first flush.  Held for writing while view and base change
@@ -93,10 +95,15 @@ impl Partition {
             .send(request)
             .await
             .map_err(|_| self.shared.closed())?;
-        answer.await.map_err(|_| match self.has_panicked() {
+        if let Ok(answer) = answer.await {
+            return answer;
+        }
+        // A panic drops the replies first; what it was is known once the writer is gone.
+        self.requests.closed().await;
+        Err(match self.has_panicked() {
             true => EngineError::OutcomeUnknown,
             false => self.shared.closed(),
-        })?
+        })
     }
 
     /// Only opening it anew helps.
@@ -113,7 +120,7 @@ impl Partition {
     pub async fn verify(&self) -> Result<(), EngineError> {
         let checked = self.barrier.check().await.map_err(EngineError::from);
         if checked.as_ref().is_err_and(EngineError::is_fenced) {
-            self.shared.env.fenced.cancel();
+            self.shared.fence();
         }
         checked
     }
@@ -261,6 +268,18 @@ impl Shared {
         Ok((pinned, mask))
     }
 
+    /// Somebody newer has the partition.
+    pub fn fence(&self) {
+        self.env.fence(&self.lead);
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        match &self.lead {
+            Lead::Alone => self.env.fenced.is_cancelled(),
+            Lead::Term { term, .. } => term.was_fenced(),
+        }
+    }
+
     pub fn halt(&self, reason: String) {
         self.halted.lock().get_or_insert(reason);
     }
@@ -273,8 +292,11 @@ impl Shared {
     }
 
     fn closed(&self) -> EngineError {
-        if self.env.fenced.is_cancelled() {
+        if self.is_fenced() {
             return EngineError::Fenced;
+        }
+        if self.lead.is_over() {
+            return EngineError::NotLeading;
         }
         EngineError::Unavailable(format!("{} is closing", self.name))
     }
@@ -300,7 +322,7 @@ mod tests {
         let settings = Settings {
             limits: Default::default(),
             memory_limit: 256 << 20,
-            shared_bucket: false,
+            sharing: crate::database::Sharing::Locked,
         };
         let bucket = bucket.expect("the bucket opens");
         let database = Database::open(bucket, settings, "test".into(), clock, ids, Tasks::new()).await;

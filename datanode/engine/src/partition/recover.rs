@@ -11,7 +11,9 @@ use parking_lot::{Mutex, RwLock};
 use rhumb_core::ids::IdKind;
 use rhumb_core::{DocId, Position, Seq};
 use rhumb_seams::OnExit;
-use rhumb_store::log::{Barrier, Claim, Log, PartitionFolder, Record, Replay, Takeover, takeover};
+use rhumb_store::log::{
+    Barrier, Claim, Log, PartitionFolder, Record, Replay, Takeover, takeover, takeover_if_free,
+};
 use rhumb_view::{Keys, Segment, View};
 use tokio::sync::{mpsc, watch};
 
@@ -20,6 +22,7 @@ use crate::entry::LogEntry;
 use crate::env::Env;
 use crate::error::EngineError;
 use crate::idem;
+use crate::lead::Lead;
 use crate::partition::maintain::Maintenance;
 use crate::partition::memtable::Memtable;
 use crate::partition::pace::Pace;
@@ -32,7 +35,12 @@ use crate::schema_cell::SchemaCell;
 const FLUSH_QUEUE: usize = 64;
 
 impl Partition {
-    pub async fn open(env: Arc<Env>, schema: Arc<SchemaCell>, index: u32) -> Result<Self, EngineError> {
+    pub async fn open(
+        env: Arc<Env>,
+        lead: Lead,
+        schema: Arc<SchemaCell>,
+        index: u32,
+    ) -> Result<Self, EngineError> {
         let started = tokio::time::Instant::now();
         let place = PartitionFolder::new(&env.bucket, &schema.entry().id, index);
         let Takeover {
@@ -41,7 +49,11 @@ impl Partition {
             barrier,
             mut tail,
             tail_slots,
-        } = takeover(&place, &env.holder).await?;
+        } = match lead.is_certain() {
+            true => takeover(&place, &env.holder).await?,
+            // A stalled process must not take anything from whoever replaced it (P16).
+            false => takeover_if_free(&place, &env.holder).await?,
+        };
         let state = claim.state().clone();
         let folder = format!("c/{}/p{index}", schema.entry().id);
         let name = format!("{}/p{index}", schema.entry().name);
@@ -83,7 +95,13 @@ impl Partition {
             epoch: claim.epoch(),
             slot: log.tip(),
         };
-        let shared = Arc::new(Shared::new(env, schema, folder, name, view, base, position));
+        let shared = Arc::new(Shared::new(
+            env,
+            (lead, schema),
+            (folder, name),
+            (view, base),
+            position,
+        ));
         Ok(Self::start(shared, log, claim, barrier, idempotency, memtable))
     }
 
@@ -132,17 +150,16 @@ async fn next_record(tail: &mut Replay, barrier: &Barrier) -> Result<Option<Reco
 impl Shared {
     fn new(
         env: Arc<Env>,
-        schema: Arc<SchemaCell>,
-        folder: String,
-        name: String,
-        view: View,
-        base: Option<Base>,
+        (lead, schema): (Lead, Arc<SchemaCell>),
+        (folder, name): (String, String),
+        (view, base): (View, Option<Base>),
         position: Position,
     ) -> Self {
         Self {
             name,
             folder,
             env,
+            lead,
             schema,
             view,
             base: RwLock::new(base),

@@ -343,7 +343,7 @@ impl Writer {
         let fenced = error.kind() == ErrorKind::Fenced;
         tracing::error!(partition = self.shared.name, %error, fenced, "the partition stops");
         if fenced {
-            self.shared.env.fenced.cancel();
+            self.shared.fence();
         } else {
             self.shared.halt(error.to_string());
         }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rhumb_api::Route;
 use rhumb_core::query::Consistency;
 use rhumb_core::{Code, CollectionName, Json, Position, Problem};
-use rhumb_engine::{Collection, EngineError, Reading};
+use rhumb_engine::{Collection, Database, EngineError, Reading};
 use tokio::time::Instant;
 
 use super::answer::Answer;
@@ -28,6 +28,8 @@ pub const LARGE_BODY: usize = 256 << 10;
 
 pub struct Call {
     pub app: Arc<App>,
+    /// In a cluster, under the term that covers this request.
+    pub db: Database,
     pub route: &'static Route,
     pub headers: HeaderMap,
     pub params: Params,
@@ -59,7 +61,13 @@ pub struct Timing {
 }
 
 impl Call {
-    pub fn new(app: Arc<App>, route: &'static Route, request: Request, request_id: &str) -> Refused<Self> {
+    pub fn new(
+        app: Arc<App>,
+        db: Database,
+        route: &'static Route,
+        request: Request,
+        request_id: &str,
+    ) -> Refused<Self> {
         let (parts, body) = request.into_parts();
         let made = Self::parse(&app, route, &parts.uri, &parts.headers);
         let (path, params, session) = match made {
@@ -71,6 +79,7 @@ impl Call {
         };
         Ok(Self {
             app,
+            db,
             route,
             headers: parts.headers,
             params,
@@ -123,7 +132,7 @@ impl Call {
     }
 
     pub async fn collection(&self) -> Refused<Arc<Collection>> {
-        Ok(self.app.db.collection(&self.collection_name()?).await?)
+        Ok(self.db.collection(&self.collection_name()?).await?)
     }
 
     /// A snapshot to answer from.  Type the request under a schema from before this: the

@@ -22,7 +22,7 @@ pub async fn put(call: &mut Call) -> Refused<Answer> {
     let name = call.collection_name()?;
     let body = call.json_body().await?;
     let (schema, partitions) = definition(body, &call.app.limits)?;
-    match call.app.db.create_collection(&name, schema, partitions).await? {
+    match call.db.create_collection(&name, schema, partitions).await? {
         Created::New(collection) => {
             // Nobody can have written to it, so there is nothing to open and count.
             let (entry, nothing) = (collection.entry(), Stats::default());
@@ -74,7 +74,7 @@ fn patch_of(body: Json, limits: &Limits) -> Result<Fields, Problem> {
 }
 
 pub async fn delete(call: &mut Call) -> Refused<Answer> {
-    call.app.db.delete_collection(&call.collection_name()?).await?;
+    call.db.delete_collection(&call.collection_name()?).await?;
     Ok(answer::empty(StatusCode::NO_CONTENT))
 }
 
@@ -86,7 +86,7 @@ pub async fn list(call: &mut Call) -> Refused<Answer> {
         .map(cursor::read_name)
         .transpose()?;
     let prefix = call.params.get("prefix").unwrap_or_default();
-    let listing = call.app.db.list_collections(prefix, after.as_deref(), limit + 1);
+    let listing = call.db.list_collections(prefix, after.as_deref(), limit + 1);
     let mut entries = in_time(call.patience(), listing).await?;
     let more = entries.len() > limit;
     entries.truncate(limit);
@@ -261,6 +261,7 @@ mod tests {
             schema: Schema::default(),
             partitions: 1,
             state: rhumb_store::catalog::CatalogState::Active,
+            leader: None,
             settings: std::collections::BTreeMap::new(),
         };
         let stats = Stats {

@@ -1,4 +1,5 @@
-//! Sockets: HTTP/1.1 and h2c on one port, against clients that are slow, many or gone.
+//! Sockets: HTTP/1.1 and h2c on one port, against clients that are slow, many or gone; and
+//! HTTP/2 under mutual TLS on another, for the other data nodes.
 //!
 //! A connection that sends no whole request head within 30 seconds is closed; at most
 //! `MOST` are open, others wait in the kernel's queue.  Stopping lets requests that run
@@ -15,14 +16,19 @@ use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rhumb_cluster::Tls;
 use rhumb_seams::{OnExit, Tasks};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::App;
+use super::forward::Arrival;
 
 const HEAD_TIME: Duration = Duration::from_secs(30);
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 const MOST: usize = 10_000;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 256;
@@ -47,14 +53,22 @@ impl Listener {
 /// Accepts until `app.tasks` is told to stop.
 pub fn listen(listener: Listener, app: Arc<App>) {
     let tasks = app.tasks.clone();
+    let router = super::router(app.clone(), Arrival::Client);
+    tasks.spawn("accept", OnExit::Stop, accept(listener.socket, router, None, app));
+}
+
+/// As `listen`, for whoever has a certificate of this database.
+pub fn listen_to_peers(listener: Listener, tls: Tls, app: Arc<App>) {
+    let tasks = app.tasks.clone();
+    let router = super::router(app.clone(), Arrival::Peer);
     tasks.spawn(
-        "accept",
+        "accept peers",
         OnExit::Stop,
-        accept(listener.socket, super::router(app.clone()), app),
+        accept(listener.socket, router, Some(tls), app),
     );
 }
 
-async fn accept(socket: TcpListener, router: Router, app: Arc<App>) {
+async fn accept(socket: TcpListener, router: Router, tls: Option<Tls>, app: Arc<App>) {
     let places = Arc::new(Semaphore::new(MOST));
     let stopping = app.tasks.stopping().clone();
     loop {
@@ -68,11 +82,11 @@ async fn accept(socket: TcpListener, router: Router, app: Arc<App>) {
         };
         match accepted {
             Ok((stream, _)) => {
-                let (router, app) = (router.clone(), app.clone());
+                let (router, tls, app) = (router.clone(), tls.clone(), app.clone());
                 let tasks = app.tasks.clone();
                 tasks.spawn("connection", OnExit::Fine, async move {
                     app.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                    serve(stream, router, &app.tasks).await;
+                    greet(stream, router, tls, &app.tasks).await;
                     app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
                     drop(place);
                 });
@@ -85,11 +99,26 @@ async fn accept(socket: TcpListener, router: Router, app: Arc<App>) {
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, tasks: &Tasks) {
+async fn greet(stream: TcpStream, router: Router, tls: Option<Tls>, tasks: &Tasks) {
     // Answers are written whole; waiting for more to send only delays them.
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let Some(tls) = tls else {
+        return serve(stream, router, tasks).await;
+    };
+    let handshake = TlsAcceptor::from(tls.server()).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_TIME, handshake).await {
+        Ok(Ok(stream)) => serve(stream, router, tasks).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a stranger at the peers' port"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn serve<S>(stream: S, router: Router, tasks: &Tasks)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let asked = Arc::new(AtomicBool::new(false));
     let service = {
         let asked = asked.clone();

@@ -16,6 +16,7 @@ mod document;
 mod documents;
 mod etag;
 mod export;
+mod forward;
 mod gate;
 mod import;
 mod listen;
@@ -46,17 +47,20 @@ use futures::future::BoxFuture;
 use rhumb_api::{Op, ROUTES, Route};
 use rhumb_core::{Code, Limits, Problem};
 use rhumb_engine::Database;
-use rhumb_seams::{Clock, Ids, Rand, Tasks};
+use rhumb_seams::{CancellationToken, Clock, Ids, Rand, Tasks};
 use rhumb_store::Bucket;
 use tokio::time::Instant;
 
+use crate::member::Member;
+use crate::readiness::Readiness;
 use answer::Answer;
 use call::Call;
+use forward::Arrival;
 use problem::Refused;
 
 pub(crate) use answer::write_json;
 pub(crate) use body::Incoming;
-pub use listen::{Listener, listen};
+pub use listen::{Listener, listen, listen_to_peers};
 pub(crate) use problem::Refusal;
 pub(crate) use session::{Session, position_text};
 
@@ -76,7 +80,11 @@ pub struct App {
     cursors: cursor::Cursors,
     gate: gate::Gate,
     bodies: body::Budget,
-    readiness: process::Readiness,
+    readiness: Arc<Readiness>,
+    /// In a cluster.
+    member: Option<Member>,
+    /// Cancelled when this node is about to stop: it is not ready for more.
+    pub leaving: CancellationToken,
     openapi: Bytes,
 }
 
@@ -94,6 +102,8 @@ impl App {
         rand: Rand,
         ids: Ids,
         tasks: Tasks,
+        readiness: Arc<Readiness>,
+        member: Option<Member>,
     ) -> Self {
         let limits = Arc::new(settings.limits.clone());
         Self {
@@ -104,7 +114,9 @@ impl App {
             cursors: cursor::Cursors::new(limits.cursors, rand),
             gate: gate::Gate::new(limits.concurrent_queries),
             bodies: body::Budget::new(body_budget(&settings), limits.body_bytes),
-            readiness: process::Readiness::default(),
+            readiness,
+            member,
+            leaving: CancellationToken::new(),
             openapi: rhumb_api::openapi(env!("CARGO_PKG_VERSION")).to_string().into(),
             limits,
             clock,
@@ -190,17 +202,18 @@ fn paths() -> Vec<(&'static str, PathOps)> {
     paths
 }
 
-pub fn router(app: Arc<App>) -> Router {
+pub fn router(app: Arc<App>, arrival: Arrival) -> Router {
     let mut router = Router::new();
     for (path, ops) in paths() {
         let ops = Arc::new(ops);
         let handler = move |State(app): State<Arc<App>>, request: Request| async move {
-            serve(app, Some(&ops), request).await
+            serve(app, arrival, Some(&ops), request).await
         };
         router = router.route(path, any(handler));
     }
-    let nowhere =
-        |State(app): State<Arc<App>>, request: Request| async move { serve(app, None, request).await };
+    let nowhere = move |State(app): State<Arc<App>>, request: Request| async move {
+        serve(app, arrival, None, request).await
+    };
     router.fallback(nowhere).with_state(app)
 }
 
@@ -208,29 +221,22 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const SESSION: HeaderName = HeaderName::from_static(session::HEADER);
 
-async fn serve(app: Arc<App>, ops: Option<&PathOps>, request: Request) -> Response<Body> {
+async fn serve(app: Arc<App>, arrival: Arrival, ops: Option<&PathOps>, request: Request) -> Response<Body> {
     let begin = Instant::now();
     app.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
     let _in_flight = InFlight(app.clone());
     let request_id = request_id(&app, request.headers());
     let found = find(ops, &request);
     let number = found.as_ref().ok().copied();
-    let call = match found {
-        Ok(number) => Call::new(app.clone(), &ROUTES[number], request, &request_id),
-        Err(refusal) => {
+    let mut response = match (found, &app.member) {
+        (Ok(number), None) => here(&app, app.db.clone(), number, request, &request_id).await,
+        (Ok(number), Some(member)) => {
+            forward::serve(&app, member, arrival, number, request, &request_id).await
+        }
+        (Err(refusal), _) => {
             call::let_go(request, &app);
-            Err(refusal)
+            refusal.into_response(&request_id)
         }
-    };
-    let mut response = match call {
-        Ok(mut call) => {
-            let answer = answered(&mut call).await.unwrap_or_else(|refusal| {
-                log(&refusal, call.route, &request_id);
-                refusal.into_response(&request_id)
-            });
-            call.finish(answer, begin)
-        }
-        Err(refusal) => refusal.into_response(&request_id),
     };
     if let Ok(id) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -243,6 +249,27 @@ async fn serve(app: Arc<App>, ops: Option<&PathOps>, request: Request) -> Respon
     app.metrics
         .answered(number, response.status().as_u16(), begin.elapsed());
     response
+}
+
+/// Answered by this node.
+async fn here(
+    app: &Arc<App>,
+    db: Database,
+    number: usize,
+    request: Request,
+    request_id: &str,
+) -> Response<Body> {
+    let begin = Instant::now();
+    match Call::new(app.clone(), db, &ROUTES[number], request, request_id) {
+        Ok(mut call) => {
+            let answer = answered(&mut call).await.unwrap_or_else(|refusal| {
+                log(&refusal, call.route, request_id);
+                refusal.into_response(request_id)
+            });
+            call.finish(answer, begin)
+        }
+        Err(refusal) => refusal.into_response(request_id),
+    }
 }
 
 fn find(ops: Option<&PathOps>, request: &Request) -> Refused<usize> {

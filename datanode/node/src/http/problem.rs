@@ -16,7 +16,13 @@ pub struct Refusal {
     partitions: Vec<PartOutcome>,
     /// The methods that this path takes, for a 405.
     allow: Option<String>,
+    not_leading: bool,
 }
+
+/// Put on a response when nothing was done because this node does not lead the collection:
+/// another one can be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct NotLeading;
 
 pub type Refused<T> = Result<T, Refusal>;
 
@@ -28,9 +34,8 @@ impl Refusal {
         let problem = Problem::new(Code::MethodNotAllowed, format!("{method} is not taken here"))
             .hint(format!("this path takes {allow}"));
         Self {
-            problem,
-            partitions: Vec::new(),
             allow: Some(allow),
+            ..problem.into()
         }
     }
 
@@ -79,6 +84,9 @@ impl Refusal {
         let wire = self.wire(request_id);
         let status = StatusCode::from_u16(wire.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = answer::json(status, &wire);
+        if self.not_leading {
+            response.extensions_mut().insert(NotLeading);
+        }
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
@@ -100,6 +108,7 @@ impl From<Problem> for Refusal {
             problem,
             partitions: Vec::new(),
             allow: None,
+            not_leading: false,
         }
     }
 }
@@ -109,9 +118,12 @@ impl From<EngineError> for Refusal {
         let problem = error.problem();
         match error {
             EngineError::PartiallyApplied(partitions) => Self {
-                problem,
                 partitions,
-                allow: None,
+                ..problem.into()
+            },
+            EngineError::NotLeading => Self {
+                not_leading: true,
+                ..problem.into()
             },
             _ => problem.into(),
         }

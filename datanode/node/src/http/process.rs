@@ -1,45 +1,13 @@
 //! The process: is it alive, can it serve, what does it do.
 
-use std::time::Duration;
-
 use axum::http::StatusCode;
 use rhumb_core::{Code, Problem, time};
-use tokio::time::Instant;
 
 use super::App;
 use super::answer::{self, Answer};
 use super::call::Call;
 use super::metrics::Text;
 use super::problem::Refused;
-
-/// Probes come every second or so from several sides: the store is asked once for all.
-const PROBE_AGE: Duration = Duration::from_secs(1);
-const PROBE_TIME: Duration = Duration::from_secs(3);
-
-/// What the last look at the store said.
-#[derive(Default)]
-pub struct Readiness(tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>);
-
-impl Readiness {
-    async fn of(&self, app: &App) -> Result<(), String> {
-        // Those who wait here get the answer of the one who asks.
-        let mut last = self.0.lock().await;
-        if let Some((at, answer)) = &*last
-            && at.elapsed() < PROBE_AGE
-        {
-            return answer.clone();
-        }
-        let path = app.bucket.path("identity.json");
-        let answer = match tokio::time::timeout(PROBE_TIME, app.bucket.head(&path)).await {
-            Ok(Ok(Some(_))) => Ok(()),
-            Ok(Ok(None)) => Err("the database is gone from the store".to_owned()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the store does not answer".to_owned()),
-        };
-        *last = Some((Instant::now(), answer.clone()));
-        answer
-    }
-}
 
 pub async fn healthz() -> Refused<Answer> {
     Ok(health("alive"))
@@ -51,10 +19,10 @@ pub async fn readyz(call: &mut Call) -> Refused<Answer> {
     if app.db.fenced().is_cancelled() {
         return Err(unready("another server took over"));
     }
-    if app.tasks.stopping().is_cancelled() {
+    if app.leaving.is_cancelled() || app.tasks.stopping().is_cancelled() {
         return Err(unready("the server is stopping"));
     }
-    app.readiness.of(app).await.map_err(|why| unready(&why))?;
+    app.readiness.of(&app.bucket).await.map_err(|why| unready(&why))?;
     Ok(health("ready"))
 }
 
@@ -113,6 +81,10 @@ pub async fn metrics(call: &mut Call) -> Refused<Answer> {
     for (name, value) in app.db.gauges() {
         text.family(name, "gauge", "Of the engine");
         text.sample(name, "", value);
+    }
+    if let Some(member) = &app.member {
+        text.family("rhumb_led_shards", "gauge", "Shards that this node leads");
+        text.sample("rhumb_led_shards", "", f64::from(member.cluster.board.led()));
     }
     text.family("rhumb_open_cursors", "gauge", "Scans between two pages");
     text.sample("rhumb_open_cursors", "", app.cursors.len() as f64);

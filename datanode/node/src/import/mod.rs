@@ -253,6 +253,7 @@ fn is_of_rows(code: Code) -> bool {
 /// Whether the same write may go through later.
 fn is_passing(error: &EngineError) -> bool {
     !error.is_fenced()
+        && !matches!(error, EngineError::NotLeading)
         && matches!(
             error.problem().code,
             Code::TooManyRequests | Code::Unavailable | Code::OutcomeUnknown | Code::PartiallyApplied

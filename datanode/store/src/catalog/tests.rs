@@ -31,6 +31,7 @@ fn entry(ids: &Ids, text: &str) -> CatalogEntry {
         schema: Schema::default(),
         partitions: 1,
         state: CatalogState::Active,
+        leader: None,
         settings: BTreeMap::new(),
     }
 }
@@ -78,7 +79,10 @@ async fn a_removed_name_is_free_again_and_its_namesake_is_safe() {
     let (catalog, ids) = catalog().await;
     let (old, new) = (entry(&ids, "books"), entry(&ids, "books"));
     create(&catalog, &old).await;
-    catalog.start_removal(&old.name, &old.id).await.expect("started");
+    catalog
+        .start_removal(&old.name, &old.id, |_| Ok(()))
+        .await
+        .expect("started");
     let early = catalog.create(new.clone()).await.expect("the store answers");
     assert!(matches!(early, Creation::Exists(e) if e.state == CatalogState::Deleting));
     catalog
@@ -98,7 +102,7 @@ async fn a_removed_name_is_free_again_and_its_namesake_is_safe() {
             .await
             .expect_err("another collection"),
         catalog
-            .start_removal(&old.name, &old.id)
+            .start_removal(&old.name, &old.id, |_| Ok(()))
             .await
             .expect_err("another collection"),
         catalog
@@ -119,11 +123,11 @@ async fn removal_goes_forward_only() {
     let unsealed = catalog.finish_removal(&books.name, &books.id).await;
     assert_eq!(unsealed.expect_err("not sealed yet").kind(), ErrorKind::NotFound);
     catalog
-        .start_removal(&books.name, &books.id)
+        .start_removal(&books.name, &books.id, |_| Ok(()))
         .await
         .expect("started");
     catalog
-        .start_removal(&books.name, &books.id)
+        .start_removal(&books.name, &books.id, |_| Ok(()))
         .await
         .expect("started again");
     let late = catalog.update(&books.name, &books.id, |_| Ok(())).await;
@@ -132,7 +136,7 @@ async fn removal_goes_forward_only() {
         .finish_removal(&books.name, &books.id)
         .await
         .expect("finished");
-    let back = catalog.start_removal(&books.name, &books.id).await;
+    let back = catalog.start_removal(&books.name, &books.id, |_| Ok(())).await;
     assert_eq!(back.expect_err("deleted").kind(), ErrorKind::NotFound);
 }
 
@@ -203,7 +207,7 @@ async fn removed_collections_are_not_listed_and_do_not_shorten_a_page() {
     for gone in ["a", "c"] {
         let found = catalog.load(&name(gone)).await.expect("readable").expect("there");
         catalog
-            .start_removal(&found.name, &found.id)
+            .start_removal(&found.name, &found.id, |_| Ok(()))
             .await
             .expect("started");
         catalog

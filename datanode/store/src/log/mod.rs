@@ -32,7 +32,7 @@ pub use claim::{Barrier, Claim};
 pub use follow::{Reading, read_verified};
 pub use record::{Kind, Record, TRAILER_LEN, Trailer};
 pub use tail::{Replay, Tail};
-pub use takeover::{Takeover, takeover};
+pub use takeover::{Takeover, takeover, takeover_if_free};
 
 use object_store::path::Path;
 use rhumb_core::{CollectionId, Slot};

@@ -57,8 +57,25 @@ pub struct Takeover {
 /// `Fenced` when somebody newer came meanwhile, `Sealed` when the partition has ended,
 /// `Unknown` when the store left a step in doubt: then a new takeover settles it.
 pub async fn takeover(folder: &PartitionFolder, holder: &str) -> Result<Takeover> {
+    take(folder, holder, Whom::Anybody).await
+}
+
+/// As `takeover`, but only what nobody holds: for whoever cannot tell whether it should
+/// still lead.  `Superseded` when somebody else has it.
+pub async fn takeover_if_free(folder: &PartitionFolder, holder: &str) -> Result<Takeover> {
+    take(folder, holder, Whom::Nobody).await
+}
+
+/// Whom a partition may be taken from.
+#[derive(Clone, Copy, PartialEq)]
+enum Whom {
+    Anybody,
+    Nobody,
+}
+
+async fn take(folder: &PartitionFolder, holder: &str, whom: Whom) -> Result<Takeover> {
     let cas = Cas::<State>::new(folder.bucket().clone(), folder.state_path());
-    let (state, handed_back) = claim(&cas, holder).await?;
+    let (state, handed_back) = claim(&cas, holder, whom).await?;
     let held = Held::new(folder, &state);
     let barrier = Barrier::new(held.clone(), cas.clone());
     let mut scan = Scan {
@@ -90,12 +107,15 @@ pub async fn takeover(folder: &PartitionFolder, holder: &str) -> Result<Takeover
 }
 
 /// The state under a new epoch, and the last slot when the one before was handed back.
-async fn claim(cas: &Cas<State>, holder: &str) -> Result<(Versioned<State>, Option<Slot>)> {
+async fn claim(cas: &Cas<State>, holder: &str, whom: Whom) -> Result<(Versioned<State>, Option<Slot>)> {
     let path = || cas.path().clone();
     let mut current = cas.load().await?;
     for _ in 0..CLAIMS {
         let (epoch, handed_back, swap) = match &current {
             None => (Epoch(1), Some(Slot(0)), cas.create(State::born(holder)).await?),
+            Some(from) if whom == Whom::Nobody && is_held_by_another(&from.value, holder) => {
+                return Err(StoreError::Superseded { path: path() });
+            }
             Some(from) => {
                 let next = claimed(from, holder, cas)?;
                 (next.epoch, from.value.released, cas.replace(from, next).await?)
@@ -116,6 +136,10 @@ async fn claim(cas: &Cas<State>, holder: &str) -> Result<(Versioned<State>, Opti
         }
     }
     Err(StoreError::Conflict { path: path() })
+}
+
+fn is_held_by_another(state: &State, holder: &str) -> bool {
+    state.released.is_none() && state.holder != holder
 }
 
 fn claimed(from: &Versioned<State>, holder: &str, cas: &Cas<State>) -> Result<State> {

@@ -690,3 +690,18 @@ fn slots_are_named_by_twenty_digits_and_nothing_else() {
         assert_eq!(slot_of(bad), None, "{bad}");
     }
 }
+
+#[tokio::test]
+async fn who_may_only_take_what_is_free_takes_nothing_from_anybody() {
+    let world = world().await;
+    let held = world.open("a").await;
+    let refused = takeover_if_free(&world.folder, "b").await.expect_err("a has it");
+    assert!(matches!(refused, StoreError::Superseded { .. }), "{refused}");
+    assert_eq!(refused.kind(), ErrorKind::Retry);
+    // Nothing was claimed: `a` goes on.
+    held.barrier.check().await.expect("still its own");
+    // What it held itself, it may take again; what was handed back, too.
+    let again = takeover_if_free(&world.folder, "a").await.expect("its own");
+    again.claim.release(again.log).await.expect("handed back");
+    takeover_if_free(&world.folder, "b").await.expect("free");
+}

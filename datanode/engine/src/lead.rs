@@ -1,0 +1,79 @@
+//! By what right this process serves a collection.
+//!
+//! Alone it needs none.  In a cluster it serves under a term, and invariant L1 holds:
+//! whoever serves a collection has first written itself into the catalog entry, under a
+//! term that was certain then.  A catalog change compares and swaps the whole entry, so
+//! one that a predecessor began before that can no longer land.
+
+use std::sync::Arc;
+
+use rhumb_seams::Term;
+use rhumb_store::StoreError;
+use rhumb_store::catalog::CatalogEntry;
+
+use crate::error::EngineError;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub enum Lead {
+    Alone,
+    Term { term: Term, holder: Arc<str> },
+}
+
+impl Lead {
+    /// Whether a term covers it that is over.
+    pub fn is_over(&self) -> bool {
+        match self {
+            Self::Alone => false,
+            Self::Term { term, .. } => term.has_ended(),
+        }
+    }
+
+    /// Whether nobody else can have taken over by now.
+    pub fn is_certain(&self) -> bool {
+        match self {
+            Self::Alone => true,
+            Self::Term { term, .. } => term.is_certain(),
+        }
+    }
+
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Alone, Self::Alone) => true,
+            (Self::Term { term, .. }, Self::Term { term: other, .. }) => term.is_same(other),
+            _ => false,
+        }
+    }
+
+    /// Nothing more may begin under a term that is over.
+    pub fn check(&self) -> Result<(), EngineError> {
+        match self.is_over() {
+            true => Err(EngineError::NotLeading),
+            false => Ok(()),
+        }
+    }
+
+    pub fn has_signed(&self, entry: &CatalogEntry) -> bool {
+        match self {
+            Self::Alone => true,
+            Self::Term { holder, .. } => entry.leader.as_deref() == Some(holder),
+        }
+    }
+
+    /// To be called on what is about to replace an entry, after the entry was read (L1).
+    pub fn sign(&self, entry: &mut CatalogEntry) -> Result<(), StoreError> {
+        let Self::Term { term, holder } = self else {
+            return Ok(());
+        };
+        if self.has_signed(entry) {
+            return Ok(());
+        }
+        if !term.is_certain() {
+            return Err(StoreError::Superseded {
+                path: format!("catalog/{}", entry.name).into(),
+            });
+        }
+        entry.leader = Some(holder.to_string());
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! Two data nodes of one cluster on one bucket: what a term allows, and what ends it.
+
+mod fixture;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fixture::{Store, doc, field, name, schema, settings};
+use rhumb_core::query::{Consistency, Include};
+use rhumb_core::write::Write;
+use rhumb_core::{FieldType, Scalar, Value};
+use rhumb_engine::{Collection, Database, EngineError, Settings, Sharing};
+use rhumb_seams::{Clock, Term};
+
+const DIM: usize = 4;
+
+/// A data node; its terms are given by the test.
+struct Node {
+    database: Database,
+    clock: Clock,
+}
+
+async fn node(store: &Store, holder: &str) -> Node {
+    let settings = Settings {
+        sharing: Sharing::Terms,
+        ..settings()
+    };
+    Node {
+        database: store.open_with(holder, settings).await,
+        clock: Clock::starting_at(0),
+    }
+}
+
+impl Node {
+    fn certain(&self) -> Term {
+        Term::new(self.clock.clone(), self.clock.steady() + Duration::from_secs(600))
+    }
+
+    /// As of a process that was stopped past its Lease and does not know it yet.
+    fn uncertain(&self) -> Term {
+        Term::new(self.clock.clone(), Duration::ZERO)
+    }
+
+    async fn things(&self, term: &Term) -> Result<Arc<Collection>, EngineError> {
+        self.database.under(term.clone()).collection(&name()).await
+    }
+
+    /// Under a new, certain term.
+    async fn leads(&self) -> (Term, Arc<Collection>) {
+        let term = self.certain();
+        let things = self.things(&term).await.expect("it is there");
+        (term, things)
+    }
+}
+
+/// Two nodes and a collection, of which the first is in charge.
+async fn two() -> (Node, Node, Term, Arc<Collection>) {
+    let store = Store::memory();
+    let (a, b) = (node(&store, "a").await, node(&store, "b").await);
+    let term = a.certain();
+    let under = a.database.under(term.clone());
+    let created = under.create_collection(&name(), schema(DIM as u32), 1).await;
+    created.expect("created");
+    let things = a.things(&term).await.expect("it is there");
+    (a, b, term, things)
+}
+
+async fn put(things: &Collection, lex: i64) -> Result<(), EngineError> {
+    let write = Write {
+        upsert: vec![("one".into(), doc(lex, "n", &[0.5; DIM]))],
+        ..Write::default()
+    };
+    things.write(write).await.map(drop)
+}
+
+async fn lex(things: &Collection, consistency: Consistency) -> Result<Option<i64>, EngineError> {
+    let reading = things.read(consistency, &[]).await?;
+    let found = reading.get(&["one".into()], &Include::Everything).await?;
+    Ok(found[0]
+        .as_ref()
+        .and_then(|stored| match stored.document.get("lex") {
+            Some(Value::Int(lex)) => Some(*lex),
+            _ => None,
+        }))
+}
+
+#[tokio::test]
+async fn a_second_leader_sees_everything_and_the_first_serves_nothing_more() {
+    let (_a, b, first, old) = two().await;
+    put(&old, 1).await.expect("acknowledged");
+    let (_, new) = b.leads().await;
+    assert_eq!(lex(&new, Consistency::Strong).await.expect("read"), Some(1));
+    // Never acknowledged, and the term is over at once.
+    put(&old, 2).await.expect_err("fenced");
+    assert!(first.was_fenced() && first.has_ended());
+    lex(&old, Consistency::Strong).await.expect_err("not by this one");
+    lex(&old, Consistency::Eventual)
+        .await
+        .expect_err("not by this one");
+    put(&new, 3).await.expect("acknowledged");
+    assert_eq!(lex(&new, Consistency::Strong).await.expect("read"), Some(3));
+}
+
+#[tokio::test]
+async fn a_strong_read_under_an_uncertain_term_asks_the_bucket() {
+    let (a, b, first, things) = two().await;
+    put(&things, 1).await.expect("acknowledged");
+    first.end();
+    let waning = a.uncertain();
+    let things = a.things(&waning).await.expect("signed under the first term");
+    a.database.close_where(|_| false).await;
+    // Nobody else has it: it goes on, as when the API server is away (P16).
+    put(&things, 2).await.expect("acknowledged");
+    assert_eq!(lex(&things, Consistency::Strong).await.expect("read"), Some(2));
+    let (_, new) = b.leads().await;
+    put(&new, 3).await.expect("acknowledged");
+    // The stale answer 2 must not come.
+    lex(&things, Consistency::Strong)
+        .await
+        .expect_err("another has it");
+    assert!(waning.was_fenced());
+}
+
+#[tokio::test]
+async fn an_uncertain_process_takes_nothing_from_its_successor() {
+    let (a, b, first, _) = two().await;
+    first.end();
+    let (second, new) = b.leads().await;
+    put(&new, 1).await.expect("acknowledged");
+    let waning = a.uncertain();
+    // Neither the catalog entry nor the partition.
+    a.things(&waning).await.err().expect("it cannot sign");
+    assert!(!second.has_ended());
+    put(&new, 2).await.expect("still its own");
+}
+
+#[tokio::test]
+async fn what_a_predecessor_began_cannot_land() {
+    let (a, b, first, old) = two().await;
+    put(&old, 1).await.expect("acknowledged");
+    // `a` stops here, its term still certain on its own clock; `b` takes over.
+    let (_, new) = b.leads().await;
+    first.renew(Duration::ZERO);
+    let stopped = a.uncertain();
+    let under = a.database.under(stopped);
+    under
+        .delete_collection(&name())
+        .await
+        .expect_err("not its to delete");
+    let fields = [(field("late"), FieldType::Scalar(Scalar::Int))].into();
+    new.declare(&[(field("late"), FieldType::Scalar(Scalar::String))].into())
+        .await
+        .expect("the leader may");
+    old.declare(&fields).await.expect_err("another type is there now");
+    assert_eq!(lex(&new, Consistency::Strong).await.expect("read"), Some(1));
+}
+
+#[tokio::test]
+async fn what_an_ended_term_opened_is_not_used_again() {
+    let (a, _b, first, old) = two().await;
+    put(&old, 1).await.expect("acknowledged");
+    first.end();
+    assert!(matches!(put(&old, 2).await, Err(EngineError::NotLeading)));
+    assert!(matches!(
+        lex(&old, Consistency::Strong).await,
+        Err(EngineError::NotLeading)
+    ));
+    a.database.close_where(|_| true).await;
+    let (_, again) = a.leads().await;
+    assert_eq!(lex(&again, Consistency::Strong).await.expect("read"), Some(1));
+    put(&again, 3).await.expect("acknowledged");
+    assert_eq!(a.database.open_stats(|_| true).rows, 1);
+}
