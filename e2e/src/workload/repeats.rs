@@ -3,10 +3,10 @@
 
 use rand::Rng;
 use rand::rngs::StdRng;
-use rhumb_e2e::client::{Answer, Client};
+use crate::client::{Answer, Client};
 use serde_json::Value;
 
-use crate::world::{World, lock};
+use super::world::{World, lock};
 
 const KEPT: usize = 150;
 
