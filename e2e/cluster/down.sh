@@ -20,7 +20,7 @@ end_containers() {
     within 20 "containerd of $node" ctr -a "$socket" version || return 0
     ids=$(ctr -a "$socket" -n k8s.io containers ls -q)
     for id in $ids; do
-        networks+=" $(ctr -a "$socket" -n k8s.io containers info "$id" | grep -o '/run/netns/cni-[^"]*' | sort -u)"
+        networks+=" $(ctr -a "$socket" -n k8s.io containers info "$id" | grep -o '/run/netns/cni-[^"]*' | sort -u || true)"
         ctr -a "$socket" -n k8s.io tasks kill --signal SIGKILL "$id" 2>/dev/null || true
     done
     for id in $ids; do
@@ -31,13 +31,15 @@ end_containers() {
     ip link del "cni-$node" 2>/dev/null || true
 }
 
-# Rules that the network plugin made for pods, each with the network's name in a comment.
+# Chains of the kubelets and the proxy, and those that the network plugin made for pods: these
+# have the network's name in a comment.
 drop_rules() {
-    local all chains
-    all=$(iptables-save -t nat)
-    chains=$(grep -F 'name: \"rhumb\"' <<<"$all" | grep -o 'CNI-[0-9a-f]*' | sort -u)
-    [ -n "$chains" ] || return 0
-    grep -vF "$chains" <<<"$all" | iptables-restore -T nat
+    local table all ours
+    for table in nat filter mangle; do
+        all=$(iptables-save -t "$table")
+        ours=$(grep -F 'name: \"rhumb\"' <<<"$all" | grep -o 'CNI-[0-9a-f]*' | sort -u || true)
+        { grep -vF -e KUBE- ${ours:+-e "$ours"} <<<"$all" || true; } | iptables-restore -T "$table"
+    done
 }
 
 mounts() { awk -v work="$work/" -v run="$run/" 'index($2, work) == 1 || index($2, run) == 1 { print $2 }' /proc/mounts; }
@@ -50,7 +52,6 @@ for network in $networks; do
     umount -l "$network" 2>/dev/null || true
     rm -f "$network"
 done
-programs=$("$here/build.sh" 2>/dev/null) && "$programs/kube-proxy" --cleanup >/dev/null 2>&1 || true
 drop_rules
 ip link del rhumb0 2>/dev/null || true
 rm -rf "$work"/{parts,etcd,s3,s3-accounts} "$work"/node*/{kubelet,cni-ips,cni} "$run"

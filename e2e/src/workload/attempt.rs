@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rand::rngs::StdRng;
 use crate::client::{Answer, Client, NoAnswer, Request};
+use rand::rngs::StdRng;
 
 use super::world::World;
 

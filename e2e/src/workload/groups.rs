@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use crate::history::{Action, Content, Op, Told};
 use rand::Rng;
 use rand::rngs::StdRng;
-use crate::history::{Action, Content, Op, Told};
 use serde_json::{Value, json};
 
 use super::attempt::{Outcome, write};

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use rand::Rng;
-use rand::rngs::StdRng;
 use crate::client::{Answer, Client, Request};
 use crate::history::{Action, Content, Op, Told};
+use rand::Rng;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use super::attempt::{Outcome, read, write};

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rand::Rng;
-use rand::rngs::StdRng;
 use crate::client::{Answer, Client};
 use crate::history::Content;
+use rand::Rng;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use super::attempt::{Outcome, read, write};

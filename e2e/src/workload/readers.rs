@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rand::Rng;
-use rand::rngs::StdRng;
 use crate::Client;
 use crate::history::State;
+use rand::Rng;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use super::attempt::read;

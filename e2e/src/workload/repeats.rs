@@ -1,9 +1,9 @@
 //! Requests that were answered once and are sent again at the end: the first answer must
 //! come back, and nothing may happen.
 
+use crate::client::{Answer, Client};
 use rand::Rng;
 use rand::rngs::StdRng;
-use crate::client::{Answer, Client};
 use serde_json::Value;
 
 use super::world::{World, lock};

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::Client;
 use crate::compare::same;
 use crate::history::Content;
 use crate::linear::{Verdict, check};
 use crate::suite::eventually;
-use crate::Client;
 use serde_json::{Value, json};
 
 use super::audit::{all_of, audit};

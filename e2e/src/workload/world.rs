@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::Client;
+use crate::history::{Action, Content, History, Op, State, Told};
 use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use crate::Client;
-use crate::history::{Action, Content, History, Op, State, Told};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

@@ -14,5 +14,4 @@ pub mod wait;
 pub use cluster::Cluster;
 pub use database::Database;
 pub use machine::Machine;
-pub use scenario::{Scenario, scenario};
-pub use wait::{until, wait_for};
+pub use wait::wait_for;

@@ -15,7 +15,9 @@ fn with_field(field: Value) -> Value {
 
 #[tokio::test]
 async fn the_plainest_collection_is_accepted_and_kept_by_default() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let stored = assert_accepted(&cluster, &a_collection(&[])).await.data;
     assert_eq!(stored["spec"]["reclaimPolicy"], "Retain");
     assert_eq!(stored["spec"]["partitions"], 1);
@@ -23,7 +25,9 @@ async fn the_plainest_collection_is_accepted_and_kept_by_default() {
 
 #[tokio::test]
 async fn a_vector_needs_its_dimension_and_nothing_else_has_one() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     assert_refused(
         &cluster,
         &with_field(json!({ "type": "vector" })),
@@ -44,7 +48,9 @@ async fn a_vector_needs_its_dimension_and_nothing_else_has_one() {
 
 #[tokio::test]
 async fn settings_belong_to_their_types() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     for setting in ["metric", "element", "index"] {
         let word = json!({ "metric": "dot", "element": "int8", "index": "flat" })[setting].clone();
         let object = with_field(json!({ "type": "int", setting: word }));
@@ -56,7 +62,9 @@ async fn settings_belong_to_their_types() {
 
 #[tokio::test]
 async fn there_are_no_lists_of_vectors_texts_or_json() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     for field in [
         json!({ "type": "vector", "dim": 2, "list": true }),
         json!({ "type": "text", "list": true }),
@@ -68,7 +76,9 @@ async fn there_are_no_lists_of_vectors_texts_or_json() {
 
 #[tokio::test]
 async fn types_metrics_and_elements_are_the_known_ones() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     assert_refused(
         &cluster,
         &with_field(json!({ "type": "date" })),
@@ -83,7 +93,9 @@ async fn types_metrics_and_elements_are_the_known_ones() {
 
 #[tokio::test]
 async fn names_and_partitions_have_their_form() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let upper = a_collection(&[("spec.name", json!("Words"))]);
     assert_refused(&cluster, &upper, &["spec.name"]).await;
     // The resource's own name would be the collection's.
@@ -116,7 +128,9 @@ fn but(object: &Value, path: &str, value: Value) -> Value {
 
 #[tokio::test]
 async fn a_schema_may_grow_and_never_lose() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_stored(&cluster, "schema", async |object| {
         let grown = but(&object, "spec.fields.new", json!({ "type": "int" }));
         assert_accepted(&cluster, &grown).await;
@@ -129,7 +143,9 @@ async fn a_schema_may_grow_and_never_lose() {
 
 #[tokio::test]
 async fn a_field_keeps_its_type_and_a_vector_its_shape() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_stored(&cluster, "types", async |object| {
         let kind = but(&object, "spec.fields.tags.type", json!("int"));
         assert_refused(&cluster, &kind, &["keeps its type"]).await;
@@ -147,7 +163,9 @@ async fn a_field_keeps_its_type_and_a_vector_its_shape() {
 
 #[tokio::test]
 async fn a_collection_stays_where_it_is() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_stored(&cluster, "stays", async |object| {
         let elsewhere = but(&object, "spec.databaseRef.name", json!("other"));
         assert_refused(&cluster, &elsewhere, &["another database"]).await;
@@ -161,7 +179,9 @@ async fn a_collection_stays_where_it_is() {
 
 #[tokio::test]
 async fn a_shard_out_of_range_is_refused() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let shard = |index: i64| {
         json!({
             "apiVersion": "rhumb.dev/v1alpha1", "kind": "Shard",

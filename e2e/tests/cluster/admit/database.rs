@@ -10,7 +10,9 @@ use crate::harness::scenario::prepare;
 
 #[tokio::test]
 async fn the_plainest_database_is_accepted_and_defaults_are_filled_in() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let stored = assert_accepted(&cluster, &a_database(&[])).await.data;
     let spec = &stored["spec"];
     assert_eq!(spec["dataNodes"]["replicas"], 2);
@@ -27,7 +29,9 @@ async fn the_plainest_database_is_accepted_and_defaults_are_filled_in() {
 
 #[tokio::test]
 async fn a_name_that_no_service_can_have_is_refused() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     for name in ["1st", "a.b", &"x".repeat(41)] {
         assert_refused(
             &cluster,
@@ -41,7 +45,9 @@ async fn a_name_that_no_service_can_have_is_refused() {
 
 #[tokio::test]
 async fn a_bucket_or_prefix_out_of_form_is_refused_by_its_name() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let cases = [
         ("spec.objectStore.bucket", json!("ab"), "spec.objectStore.bucket"),
         (
@@ -49,16 +55,8 @@ async fn a_bucket_or_prefix_out_of_form_is_refused_by_its_name() {
             json!("Bucket"),
             "spec.objectStore.bucket",
         ),
-        (
-            "spec.objectStore.prefix",
-            json!("/a"),
-            "spec.objectStore.prefix",
-        ),
-        (
-            "spec.objectStore.prefix",
-            json!("a/"),
-            "spec.objectStore.prefix",
-        ),
+        ("spec.objectStore.prefix", json!("/a"), "spec.objectStore.prefix"),
+        ("spec.objectStore.prefix", json!("a/"), "spec.objectStore.prefix"),
         (
             "spec.objectStore.prefix",
             json!("a//b"),
@@ -75,7 +73,9 @@ async fn a_bucket_or_prefix_out_of_form_is_refused_by_its_name() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_no_address_is_refused() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     for endpoint in [
         "s3.example.com",
         "ftp://s3.example.com",
@@ -89,7 +89,9 @@ async fn an_endpoint_that_is_no_address_is_refused() {
 
 #[tokio::test]
 async fn a_database_without_a_bucket_is_refused() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let object = a_database(&[("spec", json!({ "objectStore": {} }))]);
     assert_refused(&cluster, &object, &["spec.objectStore.bucket", "Required"]).await;
     assert_refused(
@@ -102,7 +104,9 @@ async fn a_database_without_a_bucket_is_refused() {
 
 #[tokio::test]
 async fn credentials_come_from_one_place() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let identity = json!({ "serviceAccountAnnotations": { "a": "b" } });
     let both = a_database(&[("spec.objectStore.workloadIdentity", identity)]);
     assert_refused(&cluster, &both, &["spec.objectStore", "not both"]).await;
@@ -110,7 +114,9 @@ async fn credentials_come_from_one_place() {
 
 #[tokio::test]
 async fn numbers_out_of_range_are_refused_by_name() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let cases = [
         ("spec.dataNodes.replicas", json!(-1), "spec.dataNodes.replicas"),
         ("spec.dataNodes.replicas", json!(65), "spec.dataNodes.replicas"),
@@ -126,11 +132,7 @@ async fn numbers_out_of_range_are_refused_by_name() {
         ),
         ("spec.sharding.count", json!(0), "spec.sharding.count"),
         ("spec.sharding.count", json!(65), "spec.sharding.count"),
-        (
-            "spec.sharding.followers",
-            json!(9),
-            "spec.sharding.followers",
-        ),
+        ("spec.sharding.followers", json!(9), "spec.sharding.followers"),
         (
             "spec.lease.durationSeconds",
             json!(1),
@@ -147,7 +149,9 @@ async fn numbers_out_of_range_are_refused_by_name() {
 
 #[tokio::test]
 async fn a_cache_size_without_a_unit_is_refused() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     for size in ["10", "0Gi", "10G", "1.5Gi", "lots"] {
         let object = a_database(&[("spec.dataNodes.cache.size", json!(size))]);
         assert_refused(&cluster, &object, &["spec.dataNodes.cache.size"]).await;
@@ -156,7 +160,9 @@ async fn a_cache_size_without_a_unit_is_refused() {
 
 #[tokio::test]
 async fn words_that_are_not_known_are_refused() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let affinity = a_database(&[("spec.dataNodes.antiAffinity", json!("sometimes"))]);
     assert_refused(&cluster, &affinity, &["spec.dataNodes.antiAffinity"]).await;
     let field = a_database(&[("spec.dataNodes.replica", json!(3))]);
@@ -165,7 +171,9 @@ async fn words_that_are_not_known_are_refused() {
 
 #[tokio::test]
 async fn a_lease_outlasts_its_renewal_and_that_its_retry() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let lease = |duration: i64, renew: i64, retry: i64| {
         let lease = json!({ "durationSeconds": duration, "renewDeadlineMilliseconds": renew, "retryPeriodMilliseconds": retry });
         a_database(&[("spec.lease", lease)])
@@ -206,7 +214,9 @@ fn but(object: &Value, path: &str, value: Value) -> Value {
 
 #[tokio::test]
 async fn what_names_the_data_cannot_change() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_stored(&cluster, "names", async |object| {
         for (path, value) in [
             ("spec.objectStore.bucket", "other"),
@@ -233,7 +243,9 @@ async fn what_names_the_data_cannot_change() {
 
 #[tokio::test]
 async fn the_number_of_shards_is_for_life_and_that_of_followers_is_not() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_stored(&cluster, "shards", async |object| {
         let more = but(&object, "spec.sharding.count", json!(8));
         assert_refused(
@@ -252,7 +264,9 @@ async fn the_number_of_shards_is_for_life_and_that_of_followers_is_not() {
 
 #[tokio::test]
 async fn every_sample_is_accepted_as_it_stands() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/samples");
     let mut tried = 0;
     for entry in std::fs::read_dir(samples).expect("samples") {

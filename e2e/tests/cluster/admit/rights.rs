@@ -37,7 +37,9 @@ impl Account<'_> {
 
 #[tokio::test]
 async fn the_operator_reads_no_list_of_secrets_and_touches_no_foreign_kind() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let user = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:rhumb-operator");
     let operator = Account {
         cluster: &cluster,
@@ -67,7 +69,9 @@ async fn the_operator_reads_no_list_of_secrets_and_touches_no_foreign_kind() {
 
 #[tokio::test]
 async fn a_data_node_has_its_own_shards_and_leases_and_nothing_else() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "rights", async |scenario| {
         let database = scenario
             .unborn("one")
@@ -82,7 +86,9 @@ async fn a_data_node_has_its_own_shards_and_leases_and_nothing_else() {
         };
         let lease = names::shard("one", 0);
         wait_for("its rights", crate::harness::database::SOON, async || {
-            let may = node.may("update", "coordination.k8s.io/leases", here, &lease).await;
+            let may = node
+                .may("update", "coordination.k8s.io/leases", here, &lease)
+                .await;
             crate::harness::wait::expect_eq(may, true)
         })
         .await;
@@ -90,7 +96,12 @@ async fn a_data_node_has_its_own_shards_and_leases_and_nothing_else() {
         assert!(node.may("watch", "rhumb.dev/shards", here, "").await);
         let other = names::shard("two", 0);
         for (verb, resource, namespace, name) in [
-            ("update", "coordination.k8s.io/leases", here.as_str(), other.as_str()),
+            (
+                "update",
+                "coordination.k8s.io/leases",
+                here.as_str(),
+                other.as_str(),
+            ),
             ("patch", "coordination.k8s.io/leases", here, &lease),
             ("delete", "coordination.k8s.io/leases", here, &lease),
             ("patch", "rhumb.dev/shards/status", here, &other),
@@ -110,15 +121,14 @@ async fn a_data_node_has_its_own_shards_and_leases_and_nothing_else() {
 
 #[tokio::test]
 async fn pods_pass_the_strictest_profile() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     // Its namespace enforces `restricted`: that pods are there is the proof.
     with_shared_database(&cluster, async |database| {
         for pod in database.ready_pods().await.expect("pods are listed") {
             let spec = pod.spec.expect("a spec");
-            assert_eq!(
-                spec.security_context.and_then(|c| c.run_as_non_root),
-                Some(true)
-            );
+            assert_eq!(spec.security_context.and_then(|c| c.run_as_non_root), Some(true));
             let own = spec.containers[0].security_context.clone().expect("a context");
             assert_eq!(own.read_only_root_filesystem, Some(true));
             assert_eq!(own.allow_privilege_escalation, Some(false));

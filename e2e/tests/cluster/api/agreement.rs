@@ -9,7 +9,9 @@ use crate::harness::scenario::with_shared_database;
 
 #[tokio::test]
 async fn what_one_pod_acknowledged_every_pod_shows_at_once() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 4).await;
         for n in 0..30 {
@@ -35,7 +37,9 @@ async fn what_one_pod_acknowledged_every_pod_shows_at_once() {
 
 #[tokio::test]
 async fn every_pod_serves_every_collection() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         // Enough of them to be led by both pods.
         for _ in 0..6 {
@@ -56,7 +60,9 @@ async fn every_pod_serves_every_collection() {
 
 #[tokio::test]
 async fn queries_aggregates_and_descriptions_agree() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 4).await;
         ground.fill(24).await;
@@ -84,7 +90,9 @@ async fn queries_aggregates_and_descriptions_agree() {
 
 #[tokio::test]
 async fn collections_come_and_go_for_all_pods_at_once() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 1).await;
         let (path, clients, name) = (ground.path(), ground.clients.clone(), ground.name.clone());
@@ -109,7 +117,9 @@ async fn collections_come_and_go_for_all_pods_at_once() {
 
 #[tokio::test]
 async fn refusals_keep_their_form_on_every_way() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 4).await;
         let documents = ground.documents();
@@ -125,7 +135,10 @@ async fn refusals_keep_their_form_on_every_way() {
                     ),
                     422,
                 ),
-                (client.put(&ground.path(), &json!({"fields": {"n": "string"}})), 409),
+                (
+                    client.put(&ground.path(), &json!({"fields": {"n": "string"}})),
+                    409,
+                ),
                 (
                     client
                         .put(&format!("{documents}/x"), &json!({"id": "x", "n": 1}))
@@ -147,7 +160,9 @@ async fn refusals_keep_their_form_on_every_way() {
 
 #[tokio::test]
 async fn an_import_by_one_pod_is_exported_by_the_other() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 4).await;
         let lines: String = (0..2_000)

@@ -10,7 +10,9 @@ use crate::harness::{Cluster, objects};
 
 #[tokio::test]
 async fn every_pod_is_healthy_ready_and_measured() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         for client in database.clients().await {
             for path in ["/healthz", "/readyz", "/v1/status", "/openapi.json"] {
@@ -29,7 +31,9 @@ async fn every_pod_is_healthy_ready_and_measured() {
 
 #[tokio::test]
 async fn the_service_reaches_every_ready_pod() {
-    let Some(cluster) = Cluster::connect_with_machine().await else { return };
+    let Some(cluster) = Cluster::connect_with_machine().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         // Connections are spread by chance: 60 of them miss one of two pods almost never.
         let url = database.client().await.base().to_owned();
@@ -44,7 +48,9 @@ async fn the_service_reaches_every_ready_pod() {
 
 #[tokio::test]
 async fn the_port_between_pods_lets_no_stranger_in() {
-    let Some(cluster) = Cluster::connect_with_machine().await else { return };
+    let Some(cluster) = Cluster::connect_with_machine().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         for pod in database.ready_pods().await.expect("pods") {
             let ip = objects::ip(&pod).expect("an address");
@@ -52,11 +58,7 @@ async fn the_port_between_pods_lets_no_stranger_in() {
                 &format!("http://{ip}:{}", names::PEER_PORT),
                 Duration::from_secs(3),
             );
-            let answer = plain
-                .expect("a client")
-                .get("/v1/collections")
-                .send()
-                .await;
+            let answer = plain.expect("a client").get("/v1/collections").send().await;
             assert!(answer.is_err(), "answered in plain text: {answer:?}");
             // TLS without a certificate of the database's own authority.
             let tls = reqwest::Client::builder()
@@ -73,7 +75,9 @@ async fn the_port_between_pods_lets_no_stranger_in() {
 
 #[tokio::test]
 async fn the_name_in_status_is_known_to_the_cluster() {
-    let Some(cluster) = Cluster::connect_with_machine().await else { return };
+    let Some(cluster) = Cluster::connect_with_machine().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let client = database.client().await;
         let host = client.address().split(':').next().expect("an address").to_owned();

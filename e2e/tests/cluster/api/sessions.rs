@@ -12,7 +12,9 @@ use crate::harness::scenario::with_shared_database;
 
 #[tokio::test]
 async fn a_session_sees_its_own_writes_on_every_pod() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 1).await;
         for n in 0..20 {
@@ -33,11 +35,7 @@ async fn a_session_sees_its_own_writes_on_every_pod() {
                     .send()
                     .await
                     .expect("an answer");
-                assert_eq!(
-                    seen.json()["document"]["n"],
-                    n,
-                    "not its own write: {seen}"
-                );
+                assert_eq!(seen.json()["document"]["n"], n, "not its own write: {seen}");
             }
         }
         ground.done().await;
@@ -47,7 +45,9 @@ async fn a_session_sees_its_own_writes_on_every_pod() {
 
 #[tokio::test]
 async fn a_repeat_at_another_pod_gets_the_first_answer() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 4).await;
         let body = json!({"upsert": [{"id": "a", "n": 1}, {"id": "b", "n": 2}], "delete": ["c"]});
@@ -81,7 +81,9 @@ async fn a_repeat_at_another_pod_gets_the_first_answer() {
 
 #[tokio::test]
 async fn of_clients_at_different_pods_one_wins_each_condition() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 1).await;
         let path = format!("{}/raced", ground.documents());
@@ -117,7 +119,9 @@ async fn of_clients_at_different_pods_one_wins_each_condition() {
 
 #[tokio::test]
 async fn pages_of_one_scan_may_be_fetched_from_any_pod() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 4).await;
         ground.fill(23).await;
@@ -137,7 +141,9 @@ async fn pages_of_one_scan_may_be_fetched_from_any_pod() {
             for entry in page["documents"].as_array().expect("documents") {
                 assert!(seen.insert(entry["id"].to_string()), "twice: {entry}");
             }
-            let Some(next) = page["cursor"].as_str() else { break };
+            let Some(next) = page["cursor"].as_str() else {
+                break;
+            };
             cursor = format!("&cursor={}", escape(next));
         }
         assert_eq!(seen.len(), 23);
@@ -148,7 +154,9 @@ async fn pages_of_one_scan_may_be_fetched_from_any_pod() {
 
 #[tokio::test]
 async fn a_bulk_write_over_all_shards_is_counted_whole() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 8).await;
         let rows: Vec<_> = (0..500)
@@ -163,10 +171,7 @@ async fn a_bulk_write_over_all_shards_is_counted_whole() {
         }
         let last = ground.clients.last().expect("a pod");
         let gone = last
-            .write(
-                &ground.name,
-                &json!({"delete_by_filter": {"n": {"$lt": 100}}}),
-            )
+            .write(&ground.name, &json!({"delete_by_filter": {"n": {"$lt": 100}}}))
             .await;
         assert_eq!(gone.expect("deleted")["deleted"], 100);
         for client in &ground.clients {
@@ -180,7 +185,9 @@ async fn a_bulk_write_over_all_shards_is_counted_whole() {
 
 #[tokio::test]
 async fn an_optimize_at_any_pod_settles_all_partitions() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let ground = Ground::new(database, 4).await;
         ground.fill(20).await;

@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
-use kube::api::DeleteParams;
 use rhumb_crds::conditions;
 use rhumb_e2e::Client;
 use serde_json::json;
@@ -40,7 +39,9 @@ async fn assert_full(database: &Database<'_>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_deleted_and_made_again_finds_its_data() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "again", async |scenario| {
         let database = scenario.database("one").await;
         let before = database.ready().await.status.expect("a status").database_uid;
@@ -56,7 +57,9 @@ async fn a_database_that_is_deleted_and_made_again_finds_its_data() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bucket_alone_brings_everything_back() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "nothing-left", async |scenario| {
         let database = scenario.database("one").await;
         database.ready().await;
@@ -72,11 +75,7 @@ async fn the_bucket_alone_brings_everything_back() {
             "--wait=false",
         ]);
         operators.await.expect("deleted");
-        let at_once = DeleteParams::default().grace_period(0);
-        let pods = database
-            .pod_api()
-            .delete_collection(&at_once, &Default::default());
-        pods.await.expect("deleted");
+        database.remove_all().await;
         database.delete().await;
         let deployments: Api<Deployment> = cluster.namespaced(OPERATOR_NAMESPACE);
         database.apply().await;
@@ -90,7 +89,9 @@ async fn the_bucket_alone_brings_everything_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_name_over_the_same_prefix_finds_the_same_data() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "renamed", async |scenario| {
         let first = scenario.database("one").await;
         first.ready().await;
@@ -110,7 +111,9 @@ async fn another_name_over_the_same_prefix_finds_the_same_data() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_databases_in_one_namespace_share_nothing() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "neighbours", async |scenario| {
         let (one, two) = (scenario.database("one").await, scenario.database("two").await);
         let first = one.ready().await.status.expect("a status");
@@ -129,7 +132,9 @@ async fn two_databases_in_one_namespace_share_nothing() {
 /// `make cluster` promises that this file applies as it stands.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_smallest_sample_becomes_ready_as_it_stands() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "sample", async |scenario| {
         let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/samples/small.yaml");
         cluster

@@ -1,7 +1,7 @@
 //! Pods that are replaced because somebody asked for it.
 
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{DeleteParams, EvictParams};
+use kube::api::EvictParams;
 use kube::{Api, ResourceExt};
 use rhumb_crds::conditions;
 use serde_json::json;
@@ -15,7 +15,9 @@ use crate::harness::{Cluster, objects, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_replaces_every_pod() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "roll", async |scenario| {
         let database = scenario.database("one").await;
         database.ready().await;
@@ -40,7 +42,9 @@ async fn a_rolling_restart_under_load_replaces_every_pod() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_machine_per_pod_a_rollout_takes_one_away_first() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "apart", async |scenario| {
         let database = scenario.unborn("one").await;
         let mut database = database.with("spec.dataNodes.antiAffinity", json!("required"));
@@ -70,14 +74,13 @@ async fn with_a_machine_per_pod_a_rollout_takes_one_away_first() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_told_to_go_hands_over() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_storm_database(&cluster, async |database| {
         storm(database, "hand-over", async || {
             let leader = database.busiest().await;
-            let deleted = database
-                .pod_api()
-                .delete(&leader.name_any(), &DeleteParams::default());
-            deleted.await.expect("deleted");
+            database.dismiss(&leader).await;
             wait_for("another pod took its place", READY, async || {
                 let uids = database.pod_uids().await;
                 expect_eq(uids.contains(&objects::uid(&leader)), false)?;
@@ -93,7 +96,9 @@ async fn a_leader_that_is_told_to_go_hands_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_budget_lets_one_pod_be_evicted_at_a_time() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_storm_database(&cluster, async |database| {
         let pods = database.ready_pods().await.expect("pods");
         let api = database.pod_api();
@@ -114,7 +119,9 @@ async fn the_budget_lets_one_pod_be_evicted_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_drained_under_load() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_storm_database(&cluster, async |database| {
         storm(database, "drain", async || {
             let node = objects::node(&database.busiest().await).expect("it runs");
@@ -155,7 +162,9 @@ async fn a_node_is_drained_under_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_keys_of_the_bucket_roll_the_pods_onto_them() {
-    let Some(cluster) = Cluster::connect_with_machine().await else { return };
+    let Some(cluster) = Cluster::connect_with_machine().await else {
+        return;
+    };
     scenario(&cluster, "rotate", async |scenario| {
         let database = scenario.database("one").await;
         database.ready().await;
@@ -180,7 +189,9 @@ async fn new_keys_of_the_bucket_roll_the_pods_onto_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_rollout_leaves_the_old_pods_serving() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "broken", async |scenario| {
         let database = scenario.database("one").await;
         database.ready().await;
@@ -189,9 +200,7 @@ async fn a_broken_rollout_leaves_the_old_pods_serving() {
             let broken = scenario.unborn("one").await;
             let mut broken = broken.with("spec.image", json!("rhumb:no-such-tag"));
             broken.apply().await;
-            database
-                .says(conditions::READY, "False", "PodsFailing")
-                .await;
+            database.says(conditions::READY, "False", "PodsFailing").await;
             let now = database.pod_uids().await;
             assert!(
                 before.iter().all(|uid| now.contains(uid)),

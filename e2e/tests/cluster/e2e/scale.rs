@@ -14,7 +14,9 @@ use crate::harness::{Cluster, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_becomes_four_and_then_two_under_load() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "scale", async |scenario| {
         let one = scenario
             .unborn("one")
@@ -61,7 +63,9 @@ async fn one_node_becomes_four_and_then_two_under_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_sleeps_and_wakes_with_all_its_data() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "sleep", async |scenario| {
         let mut database = scenario.database("one").await;
         let before = database.ready().await.status.expect("a status").database_uid;
@@ -91,15 +95,15 @@ async fn a_database_sleeps_and_wakes_with_all_its_data() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_come_and_go_without_a_restart() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "followers", async |scenario| {
         let mut database = scenario.database("one").await;
         database.ready().await;
         let pods = database.pod_uids().await;
         for followers in [0, 1] {
-            database
-                .change("spec.sharding.followers", json!(followers))
-                .await;
+            database.change("spec.sharding.followers", json!(followers)).await;
             wait_for("the placement follows", READY, async || {
                 for shard in database
                     .shard_api()

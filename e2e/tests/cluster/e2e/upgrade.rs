@@ -36,7 +36,9 @@ async fn set_default_image(cluster: &Cluster, image: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_with_another_image_restarts_no_data_node() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "upgrade", async |scenario| {
         let mut database = scenario.unborn("one").await;
         let image = database.manifest["spec"]["image"].clone();
@@ -69,7 +71,9 @@ async fn an_operator_with_another_image_restarts_no_data_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_that_is_replaced_is_not_noticed() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_storm_database(&cluster, async |database| {
         let before = database.pod_uids().await;
         storm(database, "replaced", async || {

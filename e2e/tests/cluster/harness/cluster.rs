@@ -68,9 +68,7 @@ impl Cluster {
     }
 
     pub fn machine(&self) -> &Machine {
-        self.machine
-            .as_ref()
-            .expect("asked for by connect_with_machine")
+        self.machine.as_ref().expect("asked for by connect_with_machine")
     }
 
     pub fn has_machine(&self) -> bool {
@@ -124,7 +122,7 @@ impl Cluster {
     /// What the operator gives to databases that name no image.
     pub async fn data_node_image(&self) -> Result<String> {
         let operator: Deployment = self.namespaced(OPERATOR_NAMESPACE).get(OPERATOR).await?;
-        let pod = operator.spec.and_then(|spec| spec.template.spec);
+        let pod = operator.spec.template.spec;
         let env = pod.and_then(|mut pod| pod.containers.remove(0).env);
         env.into_iter()
             .flatten()

@@ -40,7 +40,10 @@ impl<'a> Database<'a> {
     /// Two data nodes over a folder of its own; nothing is applied yet.
     pub async fn new(cluster: &'a Cluster, namespace: &str, name: &str) -> Self {
         let endpoint = std::env::var("RHUMB_E2E_S3").unwrap_or(DEFAULT_ENDPOINT.into());
-        let image = cluster.data_node_image().await.expect("the operator's default image");
+        let image = cluster
+            .data_node_image()
+            .await
+            .expect("the operator's default image");
         let manifest = json!({
             "apiVersion": "rhumb.dev/v1alpha1", "kind": "VectorDatabase",
             "metadata": { "name": name, "namespace": namespace },
@@ -161,6 +164,26 @@ impl<'a> Database<'a> {
         uids
     }
 
+    /// Told to go, with time to hand over.
+    pub async fn dismiss(&self, pod: &Pod) {
+        let params = DeleteParams::default();
+        let deleted = self.pod_api().delete(&pod.name_any(), &params).await;
+        deleted.expect("the pod can be deleted");
+    }
+
+    /// Gone without a word.
+    pub async fn remove(&self, pod: &Pod) {
+        let params = DeleteParams::default().grace_period(0);
+        let deleted = self.pod_api().delete(&pod.name_any(), &params).await;
+        deleted.expect("the pod can be deleted");
+    }
+
+    pub async fn remove_all(&self) {
+        for pod in self.pods().await.expect("pods are listed") {
+            self.remove(&pod).await;
+        }
+    }
+
     pub fn pod_api(&self) -> Api<Pod> {
         self.cluster.namespaced(&self.namespace)
     }
@@ -185,7 +208,9 @@ impl<'a> Database<'a> {
             let name = names::shard(&self.name, index);
             let lease = self.lease_api().get(&name).await?;
             let (pod, uid) = objects::holder(&lease).with_context(|| format!("nobody holds {name}"))?;
-            let leader = pods.iter().find(|p| p.name_any() == pod && objects::uid(p) == uid);
+            let leader = pods
+                .iter()
+                .find(|p| p.name_any() == pod && objects::uid(p) == uid);
             leaders.push(
                 leader
                     .with_context(|| format!("{pod}, which holds {name}, is gone"))?
@@ -218,7 +243,8 @@ impl<'a> Database<'a> {
             let ip = objects::ip(pod).expect("a pod that runs has an address");
             format!("http://{ip}:{}", names::CLIENT_PORT)
         } else {
-            self.forward(&format!("pod/{}", pod.name_any())).expect("forwarded")
+            self.forward(&format!("pod/{}", pod.name_any()))
+                .expect("forwarded")
         };
         Client::impatient(&url, PATIENCE).expect("a client")
     }

@@ -24,7 +24,9 @@ pub async fn namespace(cluster: &Cluster, namespace: &str) {
 }
 
 async fn logs(cluster: &Cluster, namespace: &str, selector: &str, tail: &str) {
-    let select = ["logs", "-n", namespace, "-l", selector, "--prefix", "--tail", tail];
+    let select = [
+        "logs", "-n", namespace, "-l", selector, "--prefix", "--tail", tail,
+    ];
     show(cluster, &select).await;
     // Of the process before, where there was one.
     show(cluster, &[&select[..], &["--previous"]].concat()).await;

@@ -136,7 +136,12 @@ impl Machine {
     fn ctr(&self, node: &str, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new("ctr");
         command
-            .args(["-a", &format!("/run/rhumb-e2e/{node}/containerd.sock"), "-n", "k8s.io"])
+            .args([
+                "-a",
+                &format!("/run/rhumb-e2e/{node}/containerd.sock"),
+                "-n",
+                "k8s.io",
+            ])
             .args(arguments);
         run(&mut command)
     }

@@ -29,7 +29,9 @@ pub fn container_id(pod: &Pod) -> Result<String> {
 
 pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
-    statuses.and_then(|all| Some(all.first()?.restart_count)).unwrap_or(0)
+    statuses
+        .and_then(|all| Some(all.first()?.restart_count))
+        .unwrap_or(0)
 }
 
 pub fn is_ready(pod: &Pod) -> bool {

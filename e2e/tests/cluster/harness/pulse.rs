@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
 use rhumb_e2e::Client;
 use serde_json::json;
 use tokio::task::AbortHandle;
@@ -65,23 +64,11 @@ impl Pulse {
         .await;
     }
 
-    /// From a moment to the acknowledgement of the first write that was sent after it.
-    pub fn first_after(&self, moment: Instant) -> Result<Duration> {
-        let first = self.beats().into_iter().find(|beat| beat.sent > moment);
-        let first = first.context("nothing was acknowledged since")?;
-        Ok(first.acknowledged - moment)
-    }
-
     /// The longest time between two acknowledgements, from a moment on.
     pub fn longest_silence(&self, from: Instant) -> Duration {
         let beats = self.beats();
         let moments = std::iter::once(from)
-            .chain(
-                beats
-                    .iter()
-                    .map(|beat| beat.acknowledged)
-                    .filter(|at| *at > from),
-            )
+            .chain(beats.iter().map(|beat| beat.acknowledged).filter(|at| *at > from))
             .collect::<Vec<_>>();
         let gaps = moments.windows(2).map(|pair| pair[1] - pair[0]);
         gaps.max().unwrap_or_else(|| from.elapsed())

@@ -67,7 +67,9 @@ pub async fn storm(database: &Database<'_>, name: &str, fault: impl AsyncFnOnce(
             .await
             .expect("created"),
     ];
-    let connections = (0..3).map(|_| client.fresh().expect("a client")).collect::<Vec<_>>();
+    let connections = (0..3)
+        .map(|_| client.fresh().expect("a client"))
+        .collect::<Vec<_>>();
     let mut actors = Vec::new();
     for world in &worlds {
         world.serve_from(connections.clone());
@@ -97,7 +99,10 @@ pub async fn storm(database: &Database<'_>, name: &str, fault: impl AsyncFnOnce(
     let felt = Felt {
         silence: silence.expect("there are pulses"),
     };
-    eprintln!("{name}: at most {:.2?} without an acknowledged write", felt.silence);
+    eprintln!(
+        "{name}: at most {:.2?} without an acknowledged write",
+        felt.silence
+    );
     felt
 }
 
@@ -120,7 +125,15 @@ async fn panics(database: &Database<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for more in [&[][..], &["--previous"]] {
         let selector = format!("rhumb.dev/database={}", database.name);
-        let mut arguments = vec!["logs", "-n", &database.namespace, "-l", &selector, "--tail", "5000"];
+        let mut arguments = vec![
+            "logs",
+            "-n",
+            &database.namespace,
+            "-l",
+            &selector,
+            "--tail",
+            "5000",
+        ];
         arguments.extend(more);
         // Where nothing ran before there is no previous log.
         let Ok(logs) = database.cluster.kubectl_says(&arguments).await else {

@@ -24,13 +24,18 @@ async fn asleep<'a>(scenario: &Scenario<'a>) -> Database<'a> {
     database.apply().await;
     database.says(conditions::READY, "False", "Hibernated").await;
     let deployments: Api<Deployment> = scenario.cluster.namespaced(&scenario.namespace);
-    wait_for("the Deployment", SOON, async || Ok(deployments.get("one").await?)).await;
+    wait_for("the Deployment", SOON, async || {
+        Ok(deployments.get("one").await?)
+    })
+    .await;
     database
 }
 
 #[tokio::test]
 async fn all_children_are_there_and_go_with_the_database() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "children", async |scenario| {
         let database = asleep(scenario).await;
         let listed = async || {
@@ -67,7 +72,9 @@ async fn all_children_are_there_and_go_with_the_database() {
 
 #[tokio::test]
 async fn a_hand_edited_child_is_put_back() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "edited", async |scenario| {
         let database = asleep(scenario).await;
         let deployments: Api<Deployment> = cluster.namespaced(&database.namespace);
@@ -83,7 +90,7 @@ async fn a_hand_edited_child_is_put_back() {
             .await
             .expect("edited");
         wait_for("all is put back", SOON, async || {
-            let limit = deployments.get("one").await?.spec.and_then(|s| s.revision_history_limit);
+            let limit = deployments.get("one").await?.spec.revision_history_limit;
             expect_eq(limit, Some(3))?;
             let selector = services.get("one").await?.spec.and_then(|s| s.selector);
             expect_eq(
@@ -98,7 +105,9 @@ async fn a_hand_edited_child_is_put_back() {
 
 #[tokio::test]
 async fn a_deleted_child_is_made_anew() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "deleted", async |scenario| {
         let database = asleep(scenario).await;
         let services: Api<Service> = cluster.namespaced(&database.namespace);
@@ -127,7 +136,9 @@ async fn a_deleted_child_is_made_anew() {
 
 #[tokio::test]
 async fn what_is_paused_is_left_alone_until_it_goes_on() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "paused", async |scenario| {
         let mut database = asleep(scenario).await;
         database.change("spec.paused", json!(true)).await;
@@ -150,7 +161,10 @@ async fn what_is_paused_is_left_alone_until_it_goes_on() {
             "the Service is back although paused"
         );
         database.change("spec.paused", json!(false)).await;
-        wait_for("the Service is back", SOON, async || Ok(services.get("one").await?)).await;
+        wait_for("the Service is back", SOON, async || {
+            Ok(services.get("one").await?)
+        })
+        .await;
         assert!(database.condition(conditions::PAUSED).await.is_err());
     })
     .await;
@@ -158,7 +172,9 @@ async fn what_is_paused_is_left_alone_until_it_goes_on() {
 
 #[tokio::test]
 async fn the_network_policy_follows_the_spec() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "policy", async |scenario| {
         let mut database = asleep(scenario).await;
         let policies: Api<NetworkPolicy> = cluster.namespaced(&database.namespace);
@@ -170,7 +186,8 @@ async fn the_network_policy_follows_the_spec() {
             expect_eq(policies.get_opt("one").await?.is_none(), true)
         })
         .await;
-        let only = json!({ "enabled": true, "clients": [{ "podSelector": { "matchLabels": { "app": "x" } } }] });
+        let only =
+            json!({ "enabled": true, "clients": [{ "podSelector": { "matchLabels": { "app": "x" } } }] });
         database.change("spec.networkPolicy", only).await;
         wait_for("a policy that names the clients", SOON, async || {
             let policy = json!(policies.get("one").await?.spec);
@@ -183,7 +200,9 @@ async fn the_network_policy_follows_the_spec() {
 
 #[tokio::test]
 async fn the_key_of_the_authority_never_reaches_a_pod() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "authority", async |scenario| {
         let database = asleep(scenario).await;
         let secrets: Api<Secret> = cluster.namespaced(&database.namespace);
@@ -192,7 +211,10 @@ async fn the_key_of_the_authority_never_reaches_a_pod() {
             data.unwrap_or_default().into_keys().collect::<Vec<_>>()
         };
         assert_eq!(keys(names::ca("one")).await, ["ca.crt"]);
-        assert_eq!(keys(names::node_tls("one")).await, ["ca.crt", "tls.crt", "tls.key"]);
+        assert_eq!(
+            keys(names::node_tls("one")).await,
+            ["ca.crt", "tls.crt", "tls.key"]
+        );
         let deployments: Api<Deployment> = cluster.namespaced(&database.namespace);
         let template = json!(deployments.get("one").await.expect("there").spec);
         assert!(!template.to_string().contains(&names::ca_key("one")));
@@ -202,7 +224,9 @@ async fn the_key_of_the_authority_never_reaches_a_pod() {
 
 #[tokio::test]
 async fn applying_the_same_again_changes_nothing() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "same", async |scenario| {
         let database = asleep(scenario).await;
         let deployments: Api<Deployment> = cluster.namespaced(&database.namespace);

@@ -65,7 +65,9 @@ async fn exists(client: &Client, name: &str) -> bool {
 
 #[tokio::test]
 async fn a_collection_waits_for_its_database() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "orphan", async |scenario| {
         let object = a_collection(&scenario.namespace, "words", "nowhere", json!({}));
         cluster.apply(&object).await.expect("accepted");
@@ -77,7 +79,9 @@ async fn a_collection_waits_for_its_database() {
 
 #[tokio::test]
 async fn a_collection_is_made_grows_and_is_kept() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let (name, client) = (unique("kept"), database.client().await);
         let mut object = a_collection(&database.namespace, &name, "shared", json!({}));
@@ -112,7 +116,9 @@ async fn a_collection_is_made_grows_and_is_kept() {
 
 #[tokio::test]
 async fn a_collection_that_reclaims_goes_with_its_documents() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let (name, client) = (unique("gone"), database.client().await);
         let reclaim = json!({ "reclaimPolicy": "Delete" });
@@ -128,7 +134,9 @@ async fn a_collection_that_reclaims_goes_with_its_documents() {
 
 #[tokio::test]
 async fn a_collection_that_contradicts_what_is_there_stalls() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let (name, client) = (unique("other"), database.client().await);
         client

@@ -12,7 +12,9 @@ use crate::harness::{Cluster, objects, wait_for};
 
 #[tokio::test]
 async fn a_database_that_serves_says_so_in_every_condition() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let status = database.ready().await.status.expect("a status");
         for kind in [
@@ -54,15 +56,14 @@ async fn a_database_that_serves_says_so_in_every_condition() {
 
 #[tokio::test]
 async fn every_shard_is_led_by_a_pod_that_holds_its_lease() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         wait_for("Lease and Shard agree", SOON, async || {
             let leaders = database.leaders().await?;
             for (index, leader) in (0..).zip(&leaders) {
-                let shard = database
-                    .shard_api()
-                    .get(&names::shard("shared", index))
-                    .await?;
+                let shard = database.shard_api().get(&names::shard("shared", index)).await?;
                 let status = shard.status.unwrap_or_default();
                 let said = status.leader.map(|l| (l.pod, l.pod_uid));
                 expect_eq(said, Some((leader.name_any(), objects::uid(leader))))?;
@@ -78,7 +79,9 @@ async fn every_shard_is_led_by_a_pod_that_holds_its_lease() {
 
 #[tokio::test]
 async fn leadership_is_spread_over_the_pods() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         wait_for("four shards are led by two pods, two each", SOON, async || {
             let mut leaders: Vec<String> = database
@@ -98,15 +101,14 @@ async fn leadership_is_spread_over_the_pods() {
 
 #[tokio::test]
 async fn every_follower_is_warm_and_reports_for_itself() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         wait_for("both pods are warm for every shard", SOON, async || {
             let pods = database.ready_pods().await?;
             for index in 0..database.shard_count() {
-                let shard = database
-                    .shard_api()
-                    .get(&names::shard("shared", index))
-                    .await?;
+                let shard = database.shard_api().get(&names::shard("shared", index)).await?;
                 let status = shard.status.unwrap_or_default();
                 for pod in &pods {
                     expect_eq(status.is_warm(&pod.name_any(), &objects::uid(pod)), true)?;
@@ -121,7 +123,9 @@ async fn every_follower_is_warm_and_reports_for_itself() {
 
 #[tokio::test]
 async fn what_people_see_of_it_is_short_and_true() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let row = ["get", "vdb", "shared", "-n", &database.namespace, "--no-headers"];
         let row = cluster.kubectl_says(&row).await.expect("a row");
@@ -142,7 +146,9 @@ async fn what_people_see_of_it_is_short_and_true() {
 
 #[tokio::test]
 async fn the_scale_subresource_knows_the_pods() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     with_shared_database(&cluster, async |database| {
         let scale = database.api().get_scale("shared").await.expect("a scale");
         assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(2));
@@ -155,7 +161,9 @@ async fn the_scale_subresource_knows_the_pods() {
 
 #[tokio::test]
 async fn of_two_operators_one_acts_and_both_are_ready() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let leases: Api<Lease> = cluster.namespaced(OPERATOR_NAMESPACE);
     wait_for("an operator leads", SOON, async || {
         let lease = leases.get(OPERATOR).await?;

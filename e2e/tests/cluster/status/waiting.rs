@@ -1,7 +1,7 @@
 //! What is said of a database that cannot serve, and why.
 
-use kube::api::DeleteParams;
 use k8s_openapi::api::core::v1::Secret;
+use kube::api::DeleteParams;
 use rhumb_crds::conditions;
 use serde_json::json;
 
@@ -12,7 +12,9 @@ use crate::harness::{Cluster, wait_for};
 
 #[tokio::test]
 async fn a_missing_secret_is_named_and_waited_for() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "secret", async |scenario| {
         let secrets = cluster.namespaced::<Secret>(&scenario.namespace);
         secrets
@@ -20,9 +22,7 @@ async fn a_missing_secret_is_named_and_waited_for() {
             .await
             .expect("deleted");
         let database = scenario.database("one").await;
-        let message = database
-            .says(conditions::READY, "False", "SecretMissing")
-            .await;
+        let message = database.says(conditions::READY, "False", "SecretMissing").await;
         assert!(message.contains("s3-credentials"), "{message}");
         assert_eq!(database.pods().await.expect("pods").len(), 0);
         let resolved = database
@@ -40,14 +40,14 @@ async fn a_missing_secret_is_named_and_waited_for() {
 
 #[tokio::test]
 async fn a_secret_without_a_key_is_named_with_the_key() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "secret-key", async |scenario| {
         let key = "spec.objectStore.credentials.secretRef.accessKeyIdKey";
         let database = scenario.unborn("one").await.with(key, json!("elsewhere"));
         database.apply().await;
-        let message = database
-            .says(conditions::READY, "False", "SecretMissing")
-            .await;
+        let message = database.says(conditions::READY, "False", "SecretMissing").await;
         assert!(
             message.contains("s3-credentials") && message.contains("elsewhere"),
             "{message}"
@@ -58,7 +58,9 @@ async fn a_secret_without_a_key_is_named_with_the_key() {
 
 #[tokio::test]
 async fn a_database_of_no_replicas_is_hibernated_and_not_degraded() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "asleep", async |scenario| {
         let database = scenario
             .unborn("one")
@@ -76,16 +78,16 @@ async fn a_database_of_no_replicas_is_hibernated_and_not_degraded() {
 
 #[tokio::test]
 async fn an_image_that_is_not_there_is_told_with_the_kubelets_words() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "image", async |scenario| {
         let database = scenario
             .unborn("one")
             .await
             .with("spec.image", json!("rhumb:no-such-tag"));
         database.apply().await;
-        let message = database
-            .says(conditions::READY, "False", "PodsFailing")
-            .await;
+        let message = database.says(conditions::READY, "False", "PodsFailing").await;
         assert!(message.contains("no-such-tag"), "{message}");
         database.says(conditions::DEGRADED, "True", "PodsFailing").await;
     })
@@ -94,12 +96,14 @@ async fn an_image_that_is_not_there_is_told_with_the_kubelets_words() {
 
 #[tokio::test]
 async fn a_pod_that_fits_nowhere_is_told_with_the_schedulers_words() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "huge", async |scenario| {
-        let database = scenario
-            .unborn("one")
-            .await
-            .with("spec.dataNodes.resources", json!({ "requests": { "cpu": "1000" } }));
+        let database = scenario.unborn("one").await.with(
+            "spec.dataNodes.resources",
+            json!({ "requests": { "cpu": "1000" } }),
+        );
         database.apply().await;
         let message = database
             .says(conditions::READY, "False", "PodsUnschedulable")
@@ -114,7 +118,9 @@ async fn a_pod_that_fits_nowhere_is_told_with_the_schedulers_words() {
 
 #[tokio::test]
 async fn overrides_that_kubernetes_refuses_stall_with_its_words() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "overrides", async |scenario| {
         let overrides =
             json!({ "spec": { "containers": [{ "name": "rhumb", "imagePullPolicy": "Sometimes" }] } });
@@ -138,7 +144,9 @@ async fn overrides_that_kubernetes_refuses_stall_with_its_words() {
 
 #[tokio::test]
 async fn a_bucket_that_is_not_there_is_told_with_the_data_nodes_last_words() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "bucket", async |scenario| {
         let database = scenario
             .unborn("one")
@@ -159,7 +167,9 @@ async fn a_bucket_that_is_not_there_is_told_with_the_data_nodes_last_words() {
 
 #[tokio::test]
 async fn keys_that_the_bucket_refuses_are_told() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     scenario(&cluster, "keys", async |scenario| {
         put_keys(&cluster, &scenario.namespace, "rhumb-e2e", "wrong").await;
         let database = scenario.database("one").await;
