@@ -50,6 +50,7 @@ build_kubernetes() {
 }
 
 [ -d "$home" ] || build_kubernetes
+ln -sfn "kubernetes-$kubernetes/kubectl" "$bin/kubectl"
 ./scripts/go-tool.sh etcd 3.6.4 go.etcd.io/etcd/server/v3 >/dev/null
 ./scripts/go-tool.sh coredns 1.12.4 github.com/coredns/coredns >/dev/null
 ./scripts/s3-server.sh >/dev/null

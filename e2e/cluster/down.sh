@@ -54,5 +54,5 @@ for network in $networks; do
 done
 drop_rules
 ip link del rhumb0 2>/dev/null || true
-rm -rf "$work"/{parts,etcd,s3,s3-accounts} "$work"/node*/{kubelet,cni-ips,cni} "$run"
+rm -rf "$work"/{parts,etcd,s3,s3-accounts} "$work"/node*/{kubelet,logs,cni-ips,cni} "$run"
 say "down"

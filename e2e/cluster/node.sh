@@ -8,7 +8,7 @@ source "$(dirname "$0")/lib.sh"
 node=node$number
 home="$work/$node"
 socket=$(socket_of "$node")
-mkdir -p "$home/cni" "$home/kubelet"
+mkdir -p "$home/cni" "$home/kubelet" "$home/logs"
 
 make_cgroups() {
     local group
@@ -74,6 +74,8 @@ clusterDomain: cluster.local
 tlsCertFile: $work/pki/$node.crt
 tlsPrivateKeyFile: $work/pki/$node.key
 resolvConf: /dev/null
+# Each kubelet clears away what it does not know.
+podLogsDir: $home/logs
 evictionHard: {memory.available: 200Mi, nodefs.available: 1%, imagefs.available: 1%}
 imageGCHighThresholdPercent: 100
 # A node that is lost is noticed in seconds.

@@ -18,6 +18,7 @@ source "$(dirname "$0")/lib.sh"
 nodes=${RHUMB_NODES:-2}
 export KUBECONFIG=$work/admin.conf
 
+trap 'say "failed; each process has its log in $work/parts/NAME/log"' ERR
 programs=$("$here/build.sh")
 tools=$(dirname "$programs")
 kubectl=$programs/kubectl

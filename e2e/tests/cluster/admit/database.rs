@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::DeleteParams;
+use rhumb_e2e::TempDir;
 use serde_json::{Value, json};
 
 use super::{a_database, assert_accepted, assert_each_refused, assert_refused};
@@ -165,8 +166,22 @@ async fn words_that_are_not_known_are_refused() {
     };
     let affinity = a_database(&[("spec.dataNodes.antiAffinity", json!("sometimes"))]);
     assert_refused(&cluster, &affinity, &["spec.dataNodes.antiAffinity"]).await;
+    // As people do it: server-side apply answers 500 to a name that the schema lacks.
     let field = a_database(&[("spec.dataNodes.replica", json!(3))]);
-    assert_refused(&cluster, &field, &["spec.dataNodes.replica"]).await;
+    let home = TempDir::new("unknown-field").expect("a folder");
+    let file = home.path().join("database.json");
+    std::fs::write(&file, field.to_string()).expect("written");
+    let file = file.to_str().expect("a plain path");
+    let answer = cluster
+        .kubectl(&["apply", "--dry-run=server", "-f", file])
+        .await
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+    assert!(!answer.status.success(), "an unknown field is accepted");
+    assert!(
+        said.contains("unknown field \"spec.dataNodes.replica\""),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -142,6 +142,16 @@ impl<'a> Database<'a> {
         .await
     }
 
+    /// Waits until nothing is said of it any more.
+    pub async fn says_nothing(&self, kind: &str) {
+        wait_for(&format!("{kind} is gone"), SOON, async || {
+            let status = self.api().get(&self.name).await?.status.unwrap_or_default();
+            let found = conditions::find(&status.conditions, kind).cloned();
+            expect_eq(found, None)
+        })
+        .await;
+    }
+
     pub async fn pods(&self) -> Result<Vec<Pod>> {
         let params = ListParams::default().labels(&format!("{}={}", names::DATABASE, self.name));
         Ok(self.pod_api().list(&params).await?.items)
