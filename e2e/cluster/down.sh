@@ -8,7 +8,8 @@ work=${1:-${RHUMB_CLUSTER:-${RHUMB_CACHE:-$HOME/.cache/rhumb}/cluster}}
 work=$(cd "$work" && pwd)
 source "$(dirname "$0")/lib.sh"
 
-stop() { "$here/part.sh" "$work" stop "$1" "${2:-TERM}"; }
+# Nothing of what they hold is kept: none has to end in order.
+stop() { "$here/part.sh" "$work" stop "$1" KILL; }
 
 # Containers outlive their kubelet and their containerd: they are ended through containerd,
 # which knows which are its own.

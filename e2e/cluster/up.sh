@@ -56,7 +56,7 @@ control_plane() {
         --authorization-kubeconfig="$kubeconfig" --service-account-private-key-file="$work/pki/sa.key" \
         --root-ca-file="$work/pki/ca.crt" --cluster-signing-cert-file="$work/pki/ca.crt" \
         --cluster-signing-key-file="$work/pki/ca.key" --use-service-account-credentials --leader-elect=false \
-        --bind-address=127.0.0.1 --node-monitor-period=1s --node-monitor-grace-period=12s
+        --bind-address=127.0.0.1 --node-monitor-period=1s --node-monitor-grace-period=20s
     kubeconfig=$work/scheduler.conf
     define scheduler "$programs/kube-scheduler" --kubeconfig="$kubeconfig" --authentication-kubeconfig="$kubeconfig" \
         --authorization-kubeconfig="$kubeconfig" --leader-elect=false --bind-address=127.0.0.1

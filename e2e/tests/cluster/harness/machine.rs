@@ -56,9 +56,9 @@ impl Machine {
         Frozen::new(Pid::from_raw(pid).context("no pid")?)
     }
 
-    /// A process of the cluster is away until the guard goes.
+    /// A process of the cluster is killed and stays away until the guard goes.
     pub fn without(&self, part: &str) -> Result<Restored> {
-        self.part(&["stop", part])?;
+        self.part(&["stop", part, "KILL"])?;
         let start = self.part_command(&["start", part]);
         Ok(Restored(vec![start]))
     }
