@@ -71,7 +71,7 @@ if [ ! -f "$saved" ]; then
         "$root/scripts/rootfs.sh" "$folder/$name" "$folder/root"
     fi
     archive "$folder" "$reference"
-    rm -f "$work/images/$name"-*.tar
+    rm -f "$work/images/$name"-????????????.tar
     mv "$folder/image.tar" "$saved"
 fi
 for node in $(nodes_of); do load "$node" "$reference" "$saved"; done

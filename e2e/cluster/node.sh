@@ -81,6 +81,9 @@ imageGCHighThresholdPercent: 100
 # A node that is lost is noticed in seconds.
 nodeStatusUpdateFrequency: 2s
 nodeLeaseDurationSeconds: 8
+# Tests kill containers again and again: each is started at once.
+featureGates: {KubeletCrashLoopBackOffMax: true}
+crashLoopBackOff: {maxContainerRestartPeriod: 1s}
 C
 }
 

@@ -230,6 +230,20 @@ impl<'a> Database<'a> {
         Ok(leaders)
     }
 
+    /// Waits until every shard is led by the pod that shall lead it: nothing is about to move.
+    pub async fn settled(&self) {
+        wait_for("leaders are where they shall be", READY, async || {
+            for (index, leader) in (0..).zip(self.leaders().await?) {
+                let shard = self.shard_api().get(&names::shard(&self.name, index)).await?;
+                expect_eq(shard.spec.nodes.first(), Some(&leader.name_any()))?;
+                let said = shard.status.and_then(|status| status.leader);
+                expect_eq(said.map(|said| said.pod_uid), Some(objects::uid(&leader)))?;
+            }
+            Ok(())
+        })
+        .await;
+    }
+
     /// The pod that leads most shards: whose loss is felt most.
     pub async fn busiest(&self) -> Pod {
         let leaders = wait_for("every shard has a leader", SOON, async || self.leaders().await).await;

@@ -3,6 +3,9 @@
 use super::Cluster;
 use super::cluster::OPERATOR_NAMESPACE;
 
+/// Of a line; stores answer with pages of XML.
+const WIDTH: usize = 400;
+
 pub async fn namespace(cluster: &Cluster, namespace: &str) {
     let objects = "vdb,shards,collections.rhumb.dev,deployments,pods,leases";
     show(cluster, &["get", "-n", namespace, objects, "-o", "wide"]).await;
@@ -38,5 +41,8 @@ async fn show(cluster: &Cluster, arguments: &[&str]) {
         Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
         Err(error) => format!("{error:#}"),
     };
-    eprintln!("--- kubectl {} ---\n{said}", arguments.join(" "));
+    eprintln!("--- kubectl {} ---", arguments.join(" "));
+    for line in said.lines() {
+        eprintln!("{}", line.chars().take(WIDTH).collect::<String>());
+    }
 }

@@ -50,6 +50,7 @@ pub async fn with_shared_database(cluster: &Cluster, body: impl AsyncFnOnce(&Dat
         let database = database.with("spec.sharding.count", 4.into());
         database.apply().await;
         database.ready().await;
+        database.settled().await;
         body(&database).await;
     })
     .await;

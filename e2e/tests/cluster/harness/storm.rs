@@ -28,6 +28,7 @@ pub async fn with_storm_database(cluster: &Cluster, body: impl AsyncFnOnce(&Data
         let database = database.with("spec.dataNodes.replicas", 3.into());
         database.apply().await;
         database.ready().await;
+        database.settled().await;
         body(&database).await;
     })
     .await;
@@ -58,12 +59,13 @@ pub async fn storm(database: &Database<'_>, name: &str, fault: impl AsyncFnOnce(
     let mut rng = StdRng::seed_from_u64(seed);
     let run = format!("{name}-{:06x}", rand::random_range(0..0x100_0000));
     let client = database.client().await;
+    let patient = Client::new(client.base()).expect("a client");
     let pulses = pulses(&client, &run).await;
     let worlds = [
-        World::create_slow(&client, &format!("{run}-one"), 1, SLOWNESS)
+        World::create_slow(&patient, &format!("{run}-one"), 1, SLOWNESS)
             .await
             .expect("created"),
-        World::create_slow(&client, &format!("{run}-two"), 2, SLOWNESS)
+        World::create_slow(&patient, &format!("{run}-two"), 2, SLOWNESS)
             .await
             .expect("created"),
     ];
@@ -90,12 +92,13 @@ pub async fn storm(database: &Database<'_>, name: &str, fault: impl AsyncFnOnce(
         actors.join_all().await;
     }
     let mut wrong = panics(database).await;
+    database.settled().await;
     for world in &worlds {
-        examine(name, world, &client).await;
+        examine(name, world, &patient).await;
         wrong.extend(judge(name, world));
     }
     assert_nothing(&wrong, name, seed);
-    clean_up(&client, &run).await;
+    clean_up(&patient, &run).await;
     let felt = Felt {
         silence: silence.expect("there are pulses"),
     };
