@@ -155,7 +155,7 @@ pub fn judge(name: &str, world: &World) -> Vec<String> {
         counts.reads.load(Ordering::Relaxed),
         registers.len(),
     );
-    if acknowledged < 50 {
+    if acknowledged < world.enough() {
         wrong.push(format!(
             "only {acknowledged} writes were acknowledged: this run shows nothing"
         ));

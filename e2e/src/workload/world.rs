@@ -130,6 +130,11 @@ impl World {
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..=longest))).await;
     }
 
+    /// Acknowledged writes without which a run shows nothing.
+    pub fn enough(&self) -> u64 {
+        50 / self.slowness.min(5)
+    }
+
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
     }

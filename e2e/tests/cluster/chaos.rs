@@ -14,4 +14,4 @@ use std::time::Duration;
 /// change of leaders, with room for two busy cores.
 pub const UNPLANNED: Duration = Duration::from_secs(20);
 /// Longer than a Lease, so that it is certainly lost.
-pub const LONGER_THAN_A_LEASE: Duration = Duration::from_secs(8);
+pub const LONGER_THAN_A_LEASE: Duration = Duration::from_secs(6);

@@ -55,7 +55,7 @@ impl Felt {
 /// Clients from before `fault` until all is well again; panics when anything that they were
 /// told turns out to be wrong.
 pub async fn storm(database: &Database<'_>, name: &str, fault: impl AsyncFnOnce()) -> Felt {
-    let seed = rhumb_e2e::seed();
+    let (seed, started) = (rhumb_e2e::seed(), Instant::now());
     let mut rng = StdRng::seed_from_u64(seed);
     let run = format!("{name}-{:06x}", rand::random_range(0..0x100_0000));
     let client = database.client().await;
@@ -79,9 +79,10 @@ pub async fn storm(database: &Database<'_>, name: &str, fault: impl AsyncFnOnce(
     }
     steady(&pulses, Instant::now()).await;
 
-    let begin = Instant::now();
+    let (begin, prepared) = (Instant::now(), started.elapsed());
     fault().await;
     steady(&pulses, Instant::now()).await;
+    let struck = begin.elapsed();
 
     let silence = pulses.iter().map(|pulse| pulse.longest_silence(begin)).max();
     drop(pulses);
