@@ -104,8 +104,9 @@ pub async fn storm(database: &Database<'_>, name: &str, fault: impl AsyncFnOnce(
         silence: silence.expect("there are pulses"),
     };
     eprintln!(
-        "{name}: at most {:.2?} without an acknowledged write",
-        felt.silence
+        "{name}: at most {:.2?} without an acknowledged write; {prepared:.1?} to prepare, {struck:.1?} of fault, {:.1?} to judge",
+        felt.silence,
+        begin.elapsed() - struck
     );
     felt
 }
