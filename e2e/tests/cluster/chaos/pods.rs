@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use kube::ResourceExt;
+use rhumb_e2e::Client;
+use serde_json::json;
 
 use super::{LONGER_THAN_A_LEASE, UNPLANNED};
 use crate::harness::database::READY;
@@ -194,6 +196,43 @@ async fn a_leader_that_dies_while_it_hands_over_is_replaced() {
         .await
         .silent_at_most(UNPLANNED);
         database.ready().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_in_a_hurry_keep_no_partition_from_opening() {
+    let Some(cluster) = Cluster::connect_with_machine().await else {
+        return;
+    };
+    with_storm_database(&cluster, async |database| {
+        let client = database.client().await;
+        let name = format!("hurry-{:06x}", rand::random_range(0..0x100_0000));
+        client
+            .create(&name, &json!({"fields": {"n": "int"}, "partitions": 2}))
+            .await
+            .expect("created");
+        let rows: Vec<_> = (0..500).map(|n| json!({"id": format!("r{n}"), "n": n})).collect();
+        client
+            .write(&name, &json!({"upsert": rows}))
+            .await
+            .expect("written");
+        for pod in database.ready_pods().await.expect("pods") {
+            cluster.machine().kill(&pod).expect("killed");
+        }
+        // Shorter than it takes to open what was just left: each goes away before the answer.
+        let hurried = Client::impatient(client.base(), Duration::from_millis(40)).expect("a client");
+        let path = format!("/v1/collections/{name}/documents?limit=1");
+        wait_for("one of them is answered", READY, async || {
+            let answer = hurried.get(&path).send().await?;
+            expect_eq(answer.status, 200)
+        })
+        .await;
+        client
+            .delete(&format!("/v1/collections/{name}"))
+            .send()
+            .await
+            .expect("an answer");
     })
     .await;
 }

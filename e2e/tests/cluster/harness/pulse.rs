@@ -11,8 +11,8 @@ use tokio::task::AbortHandle;
 use super::wait_for;
 
 const EVERY: Duration = Duration::from_millis(40);
-/// What a client in a hurry waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A pulse that nobody answers goes on to the next pod.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Acknowledgements that show that all is well.
 const ENOUGH: usize = 5;
 
