@@ -90,12 +90,22 @@ async fn lost_doubled_and_late_requests_are_survived() {
 async fn damaged_reads_are_noticed() {
     behind_a_proxy("damaged", async |database, proxy| {
         let faults = Faults {
-            truncate: 0.05,
-            shorten: 0.05,
-            flip: 0.05,
+            truncate: 0.2,
+            shorten: 0.2,
+            flip: 0.2,
             ..Faults::default()
         };
-        storm_with(database, proxy, "damaged", faults).await;
+        storm(database, "damaged", async || {
+            proxy.set(faults);
+            // What is served lies in memory: only whoever takes over reads.
+            database.remove(&database.busiest().await).await;
+            for_a_while(LONG).await;
+            proxy.calm();
+        })
+        .await;
+        eprintln!("damaged: {:?}", proxy.hits());
+        assert!(!proxy.hits().is_empty(), "no fault struck");
+        database.ready().await;
     })
     .await;
 }
