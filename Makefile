@@ -16,7 +16,16 @@ HEAVY := -p rhumb -p rhumb-node -p rhumb-engine
 LIGHT := --workspace --exclude rhumb --exclude rhumb-node --exclude rhumb-engine
 LIGHT_TARGET := $(CARGO_TARGET_DIR)/light
 
+CLUSTER ?= $(HOME)/.cache/rhumb/cluster
+# A cluster of your own is tested only when it is named to make, never by environment.
+ifeq ($(origin KUBECONFIG),command line)
+export RHUMB_E2E_KUBECONFIG := $(abspath $(KUBECONFIG))
+endif
+RHUMB_BIN ?= $(CARGO_TARGET_DIR)/debug/rhumb
+ON_CLUSTER := RHUMB_CLUSTER=$(CLUSTER) RHUMB_BIN=$(RHUMB_BIN) RHUMB_OPERATOR_BIN=$(LIGHT_TARGET)/debug/rhumb-operator
+
 .PHONY: run build test fmt lint deny units openness generate tools setup clean
+.PHONY: together apart programs operator cluster cluster-down e2e e2e-failover
 
 run: build
 	$(CARGO_TARGET_DIR)/debug/rhumb serve --dev --store $(STORE) --listen $(LISTEN)
@@ -24,7 +33,20 @@ run: build
 build: setup
 	cargo build -p rhumb
 
-test: setup tools fmt build units lint deny
+test: setup fmt together units lint deny e2e
+
+# Lance keeps one core busy for a quarter of an hour: the other makes what does without.
+together: setup
+	./scripts/together.sh $(MAKE) --no-print-directory apart -- cargo build -p rhumb
+
+apart: tools programs operator
+	CARGO_TARGET_DIR=$(LIGHT_TARGET) cargo test --no-run $(LIGHT)
+
+programs:
+	@./e2e/cluster/build.sh > /dev/null || [ $$? = 3 ]
+
+operator: setup
+	CARGO_TARGET_DIR=$(LIGHT_TARGET) cargo build -p rhumb-operator
 
 fmt:
 	cargo fmt --all --check
@@ -34,7 +56,29 @@ units: build
 	./scripts/s3-server.sh > /dev/null || echo "NO S3 SERVER: go is missing, the S3 tests are skipped" >&2
 	cargo nextest run $(HEAVY) --no-fail-fast
 	RHUMB_BIN=$(CARGO_TARGET_DIR)/debug/rhumb CARGO_TARGET_DIR=$(LIGHT_TARGET) \
-		cargo nextest run $(LIGHT) --no-fail-fast
+		cargo nextest run $(LIGHT) --no-fail-fast -E 'not binary(cluster)'
+
+# A Kubernetes on this machine, the operator in it, and the bucket that samples name.
+cluster: build operator
+	@$(ON_CLUSTER) ./e2e/cluster/up.sh
+	@echo "  export KUBECONFIG=$(CLUSTER)/admin.conf PATH=$(HOME)/.cache/rhumb/bin:\$$PATH"
+	@echo "  kubectl apply -f manifests/samples/small.yaml"
+	@echo "  kubectl wait --for=condition=Ready vdb/small --timeout=2m"
+	@echo "  curl http://\$$(kubectl get service small -o jsonpath={.spec.clusterIP}):7480/v1/collections"
+	@echo "make cluster again after a change: it loads what is new. make cluster-down ends it."
+
+cluster-down:
+	@./e2e/cluster/down.sh $(CLUSTER)
+
+# On that cluster, or on yours: make e2e KUBECONFIG=...
+e2e: tools $(if $(RHUMB_E2E_KUBECONFIG),,build operator)
+	@$(ON_CLUSTER) CARGO_TARGET_DIR=$(LIGHT_TARGET) ./e2e/cluster/test.sh \
+		cargo nextest run $(LIGHT) --no-fail-fast -E 'binary(cluster)'
+
+# How long a change of leaders is felt: rounds of a hand-over, kill -9 and a lost node.
+e2e-failover: build operator tools
+	@$(ON_CLUSTER) CARGO_TARGET_DIR=$(LIGHT_TARGET) ./e2e/cluster/test.sh \
+		cargo nextest run $(LIGHT) --run-ignored only --no-capture -E 'binary(cluster) and test(failover_times)'
 
 lint:
 	cargo clippy $(HEAVY) --all-targets -- -D warnings

@@ -17,7 +17,13 @@ if [ ! -x "$program" ]; then
     work=$(mktemp -d "$bin/.build.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     echo "building $name $version (a few minutes, once)" >&2
-    GOBIN="$work" CGO_ENABLED=0 GOFLAGS=-trimpath "$go" install -ldflags '-s -w' "$package@v$version" >&2
+    # As a dependency of an empty module: `go install` refuses those that replace modules.
+    (
+        cd "$work"
+        printf 'module rhumb/%s\n\ngo 1.26\n' "$name" >go.mod
+        "$go" get -tool "$package@v$version"
+        CGO_ENABLED=0 "$go" build -trimpath -ldflags '-s -w' -o "$name" "$package"
+    ) >&2
     # In one step: tests of several crates may come here at once.
     mv "$work/$name" "$program"
 fi

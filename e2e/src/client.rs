@@ -11,6 +11,8 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Long for a machine that is there; one that is not never answers.
+const CONNECT: Duration = Duration::from_secs(2);
 /// Of a request or an answer in a report.
 const SHOWN: usize = 1_500;
 
@@ -18,20 +20,31 @@ const SHOWN: usize = 1_500;
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    timeout: Duration,
 }
 
 impl Client {
     pub fn new(base: &str) -> Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        Self::impatient(base, TIMEOUT)
+    }
+
+    /// One that takes no answer for a lost one after `timeout`.
+    pub fn impatient(base: &str, timeout: Duration) -> Result<Self> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(CONNECT.min(timeout))
+            .timeout(timeout)
+            .build()?;
         Ok(Self {
             http,
             base: base.to_owned(),
+            timeout,
         })
     }
 
     /// The same connections' settings, but none of the connections.
     pub fn fresh(&self) -> Result<Self> {
-        Self::new(&self.base)
+        Self::impatient(&self.base, self.timeout)
     }
 
     pub fn base(&self) -> &str {
@@ -48,6 +61,7 @@ impl Client {
         Request {
             builder,
             label: format!("{method} {path}"),
+            longest: self.timeout,
         }
     }
 
@@ -124,6 +138,7 @@ impl Client {
 pub struct Request {
     builder: reqwest::RequestBuilder,
     label: String,
+    longest: Duration,
 }
 
 impl Request {
@@ -160,6 +175,12 @@ impl Request {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.builder = self.builder.timeout(timeout);
         self
+    }
+
+    /// The client's own time limit, or this one when it is shorter.
+    pub fn at_most(self, timeout: Duration) -> Self {
+        let longest = self.longest;
+        self.timeout(timeout.min(longest))
     }
 
     pub async fn send(self) -> Result<Answer, NoAnswer> {

@@ -8,7 +8,8 @@
 //! - [`server`], [`s3`], [`proxy`]: the processes, and the broken network between them.
 //! - [`client`], [`raw`]: well-behaved and ill-behaved callers.
 //! - [`suite`]: many small cases against one server, each failure with its exchange.
-//! - [`history`], [`linear`]: what concurrent clients saw, and whether one order explains it.
+//! - [`workload`], [`history`], [`linear`]: what concurrent clients did and saw, and whether
+//!   one order explains it.
 //!
 //! When a check fails its panic names the request, the answer, and the folder that holds
 //! the server's log; the folder of a failed run is kept.
@@ -31,6 +32,7 @@ pub mod s3;
 pub mod server;
 pub mod suite;
 pub mod temp;
+pub mod workload;
 
 pub use client::{Answer, Client, Request};
 pub use proxy::{FaultProxy, Faults, Outage};

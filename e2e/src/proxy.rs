@@ -75,7 +75,12 @@ struct Shared {
 impl FaultProxy {
     /// Passes everything on until told otherwise.
     pub async fn start(upstream: &str, seed: u64) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_at("127.0.0.1", upstream, seed).await
+    }
+
+    /// On another address of this machine.
+    pub async fn start_at(host: &str, upstream: &str, seed: u64) -> Result<Self> {
+        let listener = TcpListener::bind((host, 0)).await?;
         let address = listener.local_addr()?.to_string();
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),

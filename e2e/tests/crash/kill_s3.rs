@@ -6,7 +6,7 @@ use rhumb_e2e::{S3Server, Server, Spec, TempDir, env_number, seed};
 
 use crate::rounds::die_and_return;
 use crate::verify::verify;
-use crate::world::World;
+use rhumb_e2e::workload::World;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_killed_over_s3() {

@@ -12,21 +12,13 @@
     reason = "a black box lives in real time, with real chance and real processes: nothing here is simulated"
 )]
 
-mod attempt;
-mod audit;
 mod cache_damage;
 mod damaged_cache;
 mod faulty_network;
-mod groups;
-mod keys;
 mod kill_folder;
 mod kill_s3;
-mod ledger;
 mod outage;
-mod readers;
-mod repeats;
 mod rounds;
 mod self_check;
 mod verify;
-mod world;
 mod zombie;

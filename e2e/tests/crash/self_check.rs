@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rhumb_e2e::{Server, Spec, Store, TempDir, seed};
 
 use crate::verify::findings;
-use crate::world::World;
+use rhumb_e2e::workload::World;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_judge_notices_a_store_that_went_back_in_time() {

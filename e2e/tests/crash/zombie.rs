@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::verify::verify;
-use crate::world::{HOT_KEYS, World, document, hot_key};
+use rhumb_e2e::workload::{HOT_KEYS, World, document, hot_key};
 
 const FENCED: i32 = 3;
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::client::{Answer, Client};
+use crate::history::Content;
 use rand::Rng;
 use rand::rngs::StdRng;
-use rhumb_e2e::client::{Answer, Client};
-use rhumb_e2e::history::Content;
 use serde_json::{Value, json};
 
-use crate::attempt::{Outcome, read, write};
-use crate::repeats::Repeats;
-use crate::world::{World, document, lock, pause};
+use super::attempt::{Outcome, read, write};
+use super::repeats::Repeats;
+use super::world::{World, document, lock};
 
 /// All batches by number.
 #[derive(Clone, Default)]
@@ -64,7 +64,7 @@ impl LedgerWriter {
             } else {
                 self.insert_one().await;
             }
-            pause(&mut self.rng, 10).await;
+            self.world.pause(&mut self.rng, 10).await;
         }
     }
 

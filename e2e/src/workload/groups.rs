@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
+use crate::history::{Action, Content, Op, Told};
 use rand::Rng;
 use rand::rngs::StdRng;
-use rhumb_e2e::history::{Action, Content, Op, Told};
 use serde_json::{Value, json};
 
-use crate::attempt::{Outcome, write};
-use crate::repeats::Repeats;
-use crate::world::{GROUPS, MEMBERS, World, document, group, lock, members, pause};
+use super::attempt::{Outcome, write};
+use super::repeats::Repeats;
+use super::world::{GROUPS, MEMBERS, World, document, group, lock, members};
 
 pub struct GroupWriter {
     world: Arc<World>,
@@ -36,7 +36,7 @@ impl GroupWriter {
             let (action, counter, body) = self.plan(&group, content);
             self.execute(&group, action, counter, body).await;
             self.last_tag = content.tag;
-            pause(&mut self.rng, 10).await;
+            self.world.pause(&mut self.rng, 10).await;
         }
     }
 

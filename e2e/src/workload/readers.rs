@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::Client;
+use crate::history::State;
 use rand::Rng;
 use rand::rngs::StdRng;
-use rhumb_e2e::Client;
-use rhumb_e2e::history::State;
 use serde_json::{Value, json};
 
-use crate::attempt::read;
-use crate::audit::audit;
-use crate::groups::registers;
-use crate::keys::seen_in;
-use crate::world::{GROUPS, HOT_KEYS, MEMBERS, World, group, hot_key, members, pause};
+use super::attempt::read;
+use super::audit::audit;
+use super::groups::registers;
+use super::keys::seen_in;
+use super::world::{GROUPS, HOT_KEYS, MEMBERS, World, group, hot_key, members};
 
 pub struct Reader {
     world: Arc<World>,
@@ -45,7 +45,8 @@ impl Reader {
                 _ => query_group(&self.world, self.client, &client, &chosen).await,
             };
             // A server that is away is asked less often.
-            pause(&mut self.rng, if seen.is_some() { 8 } else { 40 }).await;
+            let up_to_ms = if seen.is_some() { 8 } else { 40 };
+            self.world.pause(&mut self.rng, up_to_ms).await;
         }
     }
 }
@@ -68,7 +69,7 @@ impl Auditor {
         while !self.world.stopping() {
             let client = self.world.client(&mut self.rng);
             audit(&self.world, &client).await;
-            pause(&mut self.rng, 400).await;
+            self.world.pause(&mut self.rng, 400).await;
         }
     }
 }
@@ -141,7 +142,7 @@ pub async fn scan_group(world: &World, who: usize, client: &Client, group: &str,
         let Some(cursor) = page["cursor"].as_str() else {
             break;
         };
-        let cursor = rhumb_e2e::client::escape(cursor);
+        let cursor = crate::client::escape(cursor);
         path = format!(
             "{}?prefix={group}-&limit={limit}&cursor={cursor}",
             world.documents()

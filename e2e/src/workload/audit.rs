@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rhumb_e2e::Client;
+use crate::Client;
 use serde_json::Value;
 
-use crate::attempt::read;
-use crate::ledger::{Batch, Fate};
-use crate::world::{World, lock};
+use super::attempt::read;
+use super::ledger::{Batch, Fate};
+use super::world::{World, lock};
 
 /// Reads all ledger documents in one snapshot and compares.  False when the server was
 /// away in between: nothing was judged.
@@ -80,7 +80,7 @@ pub async fn all_of(world: &World, client: &Client, prefix: &str) -> Option<Vec<
         let page = read(world, client.get(&path)).await?.json();
         all.extend(page["documents"].as_array()?.iter().cloned());
         match page["cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={}", rhumb_e2e::client::escape(next)),
+            Some(next) => cursor = format!("&cursor={}", crate::client::escape(next)),
             None => return Some(all),
         }
     }

@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::client::{Answer, Client, NoAnswer, Request};
 use rand::rngs::StdRng;
-use rhumb_e2e::client::{Answer, Client, NoAnswer, Request};
 
-use crate::world::{World, pause};
+use super::world::World;
 
 /// How long a client with a key goes on asking after the run is over.
 const SETTLE: Duration = Duration::from_secs(40);
@@ -33,7 +33,7 @@ where
     let mut stopped_at: Option<Instant> = None;
     loop {
         let client = world.client(rng);
-        let mut attempt = request(&client).timeout(TIMEOUT);
+        let mut attempt = request(&client).at_most(TIMEOUT);
         if let Some(key) = key {
             attempt = attempt.header("idempotency-key", key);
         }
@@ -47,7 +47,7 @@ where
         if world.stopping() && stopped_at.get_or_insert_with(Instant::now).elapsed() > SETTLE {
             return counted(world, Outcome::Unknown);
         }
-        pause(rng, 50).await;
+        world.pause(rng, 50).await;
     }
 }
 
@@ -88,7 +88,7 @@ fn judge(world: &World, answer: Result<Answer, NoAnswer>) -> Outcome {
 
 /// An answered read; `None` when the server was away or busy.
 pub async fn read(world: &World, request: Request) -> Option<Answer> {
-    match request.timeout(TIMEOUT).send().await {
+    match request.at_most(TIMEOUT).send().await {
         Ok(answer) if answer.status == 200 => Some(answer),
         Ok(answer) if answer.status == 404 && answer.code() == "document_not_found" => Some(answer),
         // Busy, too slow, or a cursor that a restart ended.

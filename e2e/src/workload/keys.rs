@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
+use crate::client::{Answer, Client, Request};
+use crate::history::{Action, Content, Op, Told};
 use rand::Rng;
 use rand::rngs::StdRng;
-use rhumb_e2e::client::{Answer, Client, Request};
-use rhumb_e2e::history::{Action, Content, Op, Told};
 use serde_json::{Value, json};
 
-use crate::attempt::{Outcome, read, write};
-use crate::repeats::Repeats;
-use crate::world::{HOT_KEYS, Sighting, World, document, hot_key, lock, pause};
+use super::attempt::{Outcome, read, write};
+use super::repeats::Repeats;
+use super::world::{HOT_KEYS, Sighting, World, document, hot_key, lock};
 
 pub struct KeyWriter {
     world: Arc<World>,
@@ -49,7 +49,7 @@ impl KeyWriter {
             if let Some(plan) = plan {
                 self.execute(&id, plan).await;
             }
-            pause(&mut self.rng, 6).await;
+            self.world.pause(&mut self.rng, 6).await;
         }
     }
 

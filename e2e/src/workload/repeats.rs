@@ -1,12 +1,12 @@
 //! Requests that were answered once and are sent again at the end: the first answer must
 //! come back, and nothing may happen.
 
+use crate::client::{Answer, Client};
 use rand::Rng;
 use rand::rngs::StdRng;
-use rhumb_e2e::client::{Answer, Client};
 use serde_json::Value;
 
-use crate::world::{World, lock};
+use super::world::{World, lock};
 
 const KEPT: usize = 150;
 

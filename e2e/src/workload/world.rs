@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::Client;
+use crate::history::{Action, Content, History, Op, State, Told};
 use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rhumb_e2e::Client;
-use rhumb_e2e::history::{Action, Content, History, Op, State, Told};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::groups::GroupWriter;
-use crate::keys::KeyWriter;
-use crate::ledger::{Ledger, LedgerWriter};
-use crate::readers::{Auditor, Reader};
-use crate::repeats::Repeats;
+use super::groups::GroupWriter;
+use super::keys::KeyWriter;
+use super::ledger::{Ledger, LedgerWriter};
+use super::readers::{Auditor, Reader};
+use super::repeats::Repeats;
 
 pub const HOT_KEYS: u64 = 10;
 pub const GROUPS: u64 = 3;
@@ -29,6 +29,7 @@ const VIOLATIONS_KEPT: usize = 1_000;
 pub struct World {
     pub collection: String,
     pub partitions: u32,
+    slowness: u64,
     pub history: History,
     pub ledger: Mutex<Ledger>,
     pub repeats: Mutex<Repeats>,
@@ -61,6 +62,16 @@ pub struct Sighting {
 impl World {
     /// Creates the collection, which must be new.
     pub async fn create(client: &Client, collection: &str, partitions: u32) -> Result<Arc<Self>> {
+        Self::create_slow(client, collection, partitions, 1).await
+    }
+
+    /// Its clients take `slowness` times as long between two requests.
+    pub async fn create_slow(
+        client: &Client,
+        collection: &str,
+        partitions: u32,
+        slowness: u64,
+    ) -> Result<Arc<Self>> {
         let fields = json!({"v": {"type": "vector", "dim": 4, "metric": "l2"}, "tag": "int", "n": "int", "pad": "string", "group": "string"});
         client
             .create(collection, &json!({"fields": fields, "partitions": partitions}))
@@ -68,6 +79,7 @@ impl World {
         Ok(Arc::new(Self {
             collection: collection.to_owned(),
             partitions,
+            slowness,
             history: History::default(),
             ledger: Mutex::default(),
             repeats: Mutex::default(),
@@ -98,6 +110,29 @@ impl World {
         }
         actors.spawn(Auditor::new(self, fork(rng)).run());
         actors
+    }
+
+    /// Half of them: one of each that writes, and those who look.
+    pub fn populate_sparsely(self: &Arc<Self>, rng: &mut StdRng) -> JoinSet<()> {
+        let mut actors = JoinSet::new();
+        actors.spawn(KeyWriter::new(self, 0, fork(rng)).run());
+        actors.spawn(KeyWriter::new(self, 1, fork(rng)).run());
+        actors.spawn(GroupWriter::new(self, 10, fork(rng)).run());
+        actors.spawn(LedgerWriter::new(self, 20, fork(rng)).run());
+        actors.spawn(Reader::new(self, 30, fork(rng)).run());
+        actors.spawn(Auditor::new(self, fork(rng)).run());
+        actors
+    }
+
+    /// The pace of a client: two cores serve all of them and the server.
+    pub async fn pause(&self, rng: &mut StdRng, up_to_ms: u64) {
+        let longest = up_to_ms * self.slowness;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..=longest))).await;
+    }
+
+    /// Acknowledged writes without which a run shows nothing.
+    pub fn enough(&self) -> u64 {
+        50 / self.slowness.min(5)
     }
 
     pub fn stop(&self) {
@@ -226,9 +261,4 @@ pub fn fork(rng: &mut StdRng) -> StdRng {
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The pace of a client: two cores serve all of them and the server.
-pub async fn pause(rng: &mut StdRng, up_to_ms: u64) {
-    tokio::time::sleep(Duration::from_millis(rng.random_range(0..=up_to_ms))).await;
 }

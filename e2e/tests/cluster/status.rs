@@ -1,0 +1,6 @@
+//! Is what the objects say true, and do children stay what they should be?
+
+mod children;
+mod collections;
+mod serving;
+mod waiting;
