@@ -221,7 +221,7 @@ async fn clients_in_a_hurry_keep_no_partition_from_opening() {
             cluster.machine().kill(&pod).expect("killed");
         }
         // Shorter than it takes to open what was just left: each goes away before the answer.
-        let hurried = Client::impatient(client.base(), Duration::from_millis(40)).expect("a client");
+        let hurried = Client::impatient(client.base(), Duration::from_millis(150)).expect("a client");
         let path = format!("/v1/collections/{name}/documents?limit=1");
         wait_for("one of them is answered", READY, async || {
             let answer = hurried.get(&path).send().await?;
