@@ -379,7 +379,11 @@ impl Running {
 
     fn failed(&mut self, why: &str) {
         let (slot, leads) = (self.elector.slot, self.state.term.is_some());
-        tracing::warn!(slot, leads, why, "the Lease cannot be read or written");
+        // Once per outage: all slots say it, several times a second.
+        match self.state.is_blind {
+            false => tracing::warn!(slot, leads, why, "the Lease cannot be read or written"),
+            true => tracing::debug!(slot, leads, why, "the Lease still cannot be read or written"),
+        }
         self.state.is_blind = true;
         self.pause();
     }

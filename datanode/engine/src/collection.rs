@@ -25,7 +25,7 @@ pub struct Collection {
     lead: Lead,
     schema: Arc<SchemaCell>,
     /// One cell per partition; the lock serialises opening and closing.
-    cells: Vec<Cell>,
+    cells: Vec<Arc<Cell>>,
     used: Mutex<Instant>,
 }
 
@@ -61,7 +61,7 @@ pub struct Stats {
 
 impl Collection {
     pub(crate) fn new(env: Arc<Env>, catalog: Catalog, lead: Lead, entry: CatalogEntry) -> Self {
-        let cells = (0..entry.partitions.max(1)).map(|_| Cell::default()).collect();
+        let cells = (0..entry.partitions.max(1)).map(|_| Arc::default()).collect();
         let limits = env.settings.limits.clone();
         Self {
             env,
@@ -224,47 +224,19 @@ impl Collection {
         if let Some(open) = cell.sound() {
             return Ok(open);
         }
-        let _changing = cell.changing.lock().await;
-        if let Some(open) = cell.sound() {
-            return Ok(open);
-        }
-        let unsound = cell.open.lock().take();
-        if let Some(unsound) = unsound {
-            unsound.close().await;
-        }
-        if self.env.fenced.is_cancelled() {
-            return Err(EngineError::Fenced);
-        }
-        if let Some(sole_writer) = &self.env.sole_writer {
-            let checked = sole_writer.check().await;
-            if checked.as_ref().is_err_and(EngineError::is_fenced) {
-                self.env.fenced.cancel();
-            }
-            checked?;
-        }
-        // In a task of its own: a caller that goes away must not leave a half-made claim.
-        let opening = Partition::open(self.env.clone(), self.lead.clone(), self.schema.clone(), index);
-        let task = self
-            .env
-            .tasks
-            .spawn("partition open", rhumb_seams::OnExit::Fine, opening);
-        let opened = task
-            .await
-            .map_err(|e| EngineError::Bug(format!("opening panicked: {e}")))?;
-        if opened.as_ref().is_err_and(EngineError::is_fenced) {
-            self.env.fence(&self.lead);
-        }
-        let partition = Arc::new(opened?);
-        *cell.open.lock() = Some(partition.clone());
-        // Whoever ends the term closes what is open then; this may have come after.
-        if self.lead.is_over() {
-            let late = cell.open.lock().take();
-            if let Some(late) = late {
-                late.close().await;
-            }
-            return Err(EngineError::NotLeading);
-        }
-        Ok(partition)
+        // A task of its own, to its end: callers that give up early must neither leave a
+        // half-made claim nor throw an opened partition away, or it would never stay open.
+        let opening = Opening {
+            env: self.env.clone(),
+            lead: self.lead.clone(),
+            schema: self.schema.clone(),
+            cell: cell.clone(),
+            index,
+        };
+        let tasks = &self.env.tasks;
+        let task = tasks.spawn("partition open", rhumb_seams::OnExit::Fine, opening.run());
+        task.await
+            .map_err(|e| EngineError::Bug(format!("opening panicked: {e}")))?
     }
 
     pub(crate) fn open_partitions(&self) -> Vec<Arc<Partition>> {
@@ -318,6 +290,60 @@ impl Collection {
                 Err(EngineError::Store(rhumb_store::StoreError::Sealed { .. })) => {}
                 Err(e) => return Err(e),
             }
+        }
+        Ok(())
+    }
+}
+
+/// What it takes to open a partition.
+struct Opening {
+    env: Arc<Env>,
+    lead: Lead,
+    schema: Arc<SchemaCell>,
+    cell: Arc<Cell>,
+    index: u32,
+}
+
+impl Opening {
+    async fn run(self) -> Result<Arc<Partition>, EngineError> {
+        let cell = self.cell.clone();
+        let _changing = cell.changing.lock().await;
+        if let Some(open) = cell.sound() {
+            return Ok(open);
+        }
+        let unsound = cell.open.lock().take();
+        if let Some(unsound) = unsound {
+            unsound.close().await;
+        }
+        self.check().await?;
+        let opened = Partition::open(self.env.clone(), self.lead.clone(), self.schema, self.index).await;
+        if opened.as_ref().is_err_and(EngineError::is_fenced) {
+            self.env.fence(&self.lead);
+        }
+        let partition = Arc::new(opened?);
+        *cell.open.lock() = Some(partition.clone());
+        // Whoever ends the term closes what is open then; this may have come after.
+        if self.lead.is_over() {
+            let late = cell.open.lock().take();
+            if let Some(late) = late {
+                late.close().await;
+            }
+            return Err(EngineError::NotLeading);
+        }
+        Ok(partition)
+    }
+
+    async fn check(&self) -> Result<(), EngineError> {
+        self.lead.check()?;
+        if self.env.fenced.is_cancelled() {
+            return Err(EngineError::Fenced);
+        }
+        if let Some(sole_writer) = &self.env.sole_writer {
+            let checked = sole_writer.check().await;
+            if checked.as_ref().is_err_and(EngineError::is_fenced) {
+                self.env.fenced.cancel();
+            }
+            checked?;
         }
         Ok(())
     }

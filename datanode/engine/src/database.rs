@@ -158,6 +158,7 @@ impl Database {
         partitions: u32,
     ) -> Result<Created, EngineError> {
         let naming = self.inner.naming.lock().await;
+        self.lead.settle().await;
         loop {
             let id = CollectionId::parse(&self.inner.env.ids.ulid())
                 .map_err(|p| EngineError::Bug(p.to_string()))?;
@@ -218,6 +219,7 @@ impl Database {
         let signed = match self.lead.has_signed(&entry) {
             true => entry,
             false => {
+                self.lead.settle().await;
                 let sign = |entry: &mut CatalogEntry| self.lead.sign(entry);
                 self.inner.catalog.update(&entry.name, &entry.id, sign).await?
             }

@@ -6,12 +6,19 @@
 //! one that a predecessor began before that can no longer land.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rhumb_seams::Term;
 use rhumb_store::StoreError;
 use rhumb_store::catalog::CatalogEntry;
 
+use tokio::time::{Instant, sleep};
+
 use crate::error::EngineError;
+
+/// A late renewal is usually there by then.
+const RENEWAL: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +49,14 @@ impl Lead {
             (Self::Alone, Self::Alone) => true,
             (Self::Term { term, .. }, Self::Term { term: other, .. }) => term.is_same(other),
             _ => false,
+        }
+    }
+
+    /// Waits a little for the next renewal, where one is on its way.
+    pub async fn settle(&self) {
+        let deadline = Instant::now() + RENEWAL;
+        while !self.is_over() && !self.is_certain() && Instant::now() < deadline {
+            sleep(LOOK_EVERY).await;
         }
     }
 

@@ -171,3 +171,26 @@ async fn what_an_ended_term_opened_is_not_used_again() {
     put(&again, 3).await.expect("acknowledged");
     assert_eq!(a.database.open_stats(|_| true).rows, 1);
 }
+
+#[tokio::test]
+async fn a_partition_opens_even_when_every_caller_gives_up() {
+    let store = Store::memory();
+    let a = node(&store, "a").await;
+    let term = a.certain();
+    let under = a.database.under(term.clone());
+    let created = under.create_collection(&name(), schema(DIM as u32), 1).await;
+    created.expect("created");
+    let things = a.things(&term).await.expect("it is there");
+    // Each caller leaves as soon as it has to wait.
+    for _ in 0..200 {
+        let read = things.read(Consistency::Strong, &[]);
+        tokio::select! {
+            biased;
+            read = read => drop(read.expect("read")),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    put(&things, 1).await.expect("acknowledged");
+    // One claim, not one per caller.
+    assert_eq!(a.database.open_stats(|_| true).epoch, 1);
+}
