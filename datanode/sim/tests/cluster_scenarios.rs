@@ -48,6 +48,7 @@ fn a_leader_that_was_cut_off_does_not_take_up_its_term_after_others_have_led_and
         let b = others[0].clone();
         serves(&sim, &a).await;
         cut(&sim, &a, true);
+        sim.prefer(0, &[b.clone(), a.clone()]);
         assert!(becomes_certain(&sim, &b, 8 * SECOND).await.is_some());
         serves(&sim, &b).await;
         sim.with_pod(&b, Pod::drain);
@@ -73,6 +74,7 @@ fn a_leader_that_was_cut_off_does_not_put_itself_back_into_a_lease_that_was_blan
             let b = others[0].clone();
             serves(&sim, &a).await;
             cut(&sim, &a, true);
+            sim.prefer(0, &[b.clone(), a.clone()]);
             assert!(becomes_certain(&sim, &b, 8 * SECOND).await.is_some());
             // The rightful leader learns late what somebody did to its Lease.
             sim.with_pod(&b, |pod| {

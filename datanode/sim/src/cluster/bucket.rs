@@ -17,6 +17,8 @@ use crate::base::Op;
 pub struct Bucket {
     slots: Arc<Mutex<Vec<Slot>>>,
     rand: Rand,
+    /// Some requests take seconds.
+    is_slow: Arc<Mutex<bool>>,
     sabotage: Option<Sabotage>,
 }
 
@@ -35,8 +37,13 @@ impl Bucket {
         Self {
             slots: Arc::new(Mutex::new(vec![Slot::default(); slots as usize])),
             rand: Rand::from_seed(rand.u64()),
+            is_slow: Arc::default(),
             sabotage,
         }
+    }
+
+    pub fn slow(&self, is_slow: bool) {
+        *self.is_slow.lock() = is_slow;
     }
 
     /// A new epoch, and everything that was acknowledged before it.  A claim that loses the
@@ -99,8 +106,8 @@ impl Bucket {
     }
 
     async fn travel(&self) {
-        let ms = match self.rand.below(200) {
-            0 => self.rand.below(6_000),
+        let ms = match self.rand.below(100) {
+            0 if *self.is_slow.lock() => self.rand.below(6_000),
             _ => 1 + self.rand.below(15),
         };
         sleep(Duration::from_millis(ms)).await;

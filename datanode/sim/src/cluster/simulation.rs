@@ -41,7 +41,7 @@ pub struct ClusterSim {
     pub tasks: Tasks,
     pub(super) trace: Trace,
     pub(super) sabotage: Option<Sabotage>,
-    bucket: Bucket,
+    pub(super) bucket: Bucket,
     histories: Vec<History>,
     violations: Arc<Mutex<Vec<String>>>,
     pods_made: Arc<Mutex<u32>>,
@@ -253,6 +253,7 @@ impl ClusterSim {
     /// Nothing fails any more.
     pub fn heal(&self) {
         self.trace.note(format_args!("everything heals"));
+        self.bucket.slow(false);
         *self.operator_is_up.lock() = true;
         let mut pods = self.pods.lock();
         for pod in pods.iter_mut() {

@@ -142,6 +142,7 @@ async fn storm(sim: &ClusterSim, long: Duration) {
         pause: Duration::from_millis([500, 6_000, 15_000][rand.below(3) as usize]),
         hands: rand.below(2) == 0,
     };
+    sim.bucket.slow(true);
     let began = Instant::now();
     while began.elapsed() < long {
         sleep(temper.every.mul_f64(rand.unit())).await;
