@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
 use kube::api::PostParams;
 use rhumb_crds::{Shard, names};
@@ -69,6 +70,8 @@ struct State {
     placement: Placement,
     /// When the last successful write was sent.
     renewed: Duration,
+    /// Marks the writes of this term, or of the attempts to begin one.
+    acquired: Option<MicroTime>,
     /// After a failure.
     not_before: Duration,
     contends_from: Duration,
@@ -139,26 +142,34 @@ impl Running {
             rank: self.state.placement.rank,
             leads: self.state.term.is_some(),
             renewed: self.state.renewed,
+            wrote: self.wrote(),
             contends_from: self.may_contend().then_some(self.state.contends_from),
         };
         let step = step(sight, candidate, self.elector.timing, now);
         match step {
-            Step::Write if self.state.not_before > now => {
+            Step::Write | Step::Create if self.state.not_before > now => {
                 self.wait(Some(self.state.not_before - now)).await;
             }
             Step::Write => self.write().await,
+            Step::Create => self.create().await,
             Step::WaitUntil(due) => self.wait(Some(due - now)).await,
             Step::Wait => self.wait(None).await,
             Step::Yield => {
                 if let Some(term) = &self.state.term {
                     tracing::warn!(
                         slot = self.elector.slot,
-                        "another pod holds the Lease: this one's term is over"
+                        "another pod holds the Lease, or may have held it: this one's term is over"
                     );
                     term.end();
                 }
             }
         }
+    }
+
+    /// Whether the record is our own write, which a hand's never is.
+    fn wrote(&self) -> bool {
+        let acquired = self.state.lease.as_ref().and_then(lease::acquired);
+        acquired.is_some() && acquired == self.state.acquired.as_ref()
     }
 
     fn may_contend(&self) -> bool {
@@ -272,7 +283,23 @@ impl Running {
         }
     }
 
+    /// A new Lease is nobody's: who takes it has waited for it like everybody.
+    async fn create(&mut self) {
+        let blank = lease::blank(&self.elector.database, self.elector.slot);
+        let options = PostParams::default();
+        let created = self.elector.leases.create(&options, &blank);
+        match timeout(self.call_time(), created).await {
+            Ok(Ok(lease)) => self.observe(Some(lease)),
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => self.look().await,
+            Ok(Err(error)) => self.failed(&error.to_string()),
+            Err(_) => self.failed("no answer in time"),
+        }
+    }
+
     async fn write(&mut self) {
+        let Some(from) = self.state.lease.clone() else {
+            return self.look().await;
+        };
         let Elector {
             slot,
             database,
@@ -283,31 +310,20 @@ impl Running {
             clock,
             ..
         } = &self.elector;
-        let from = match &self.state.lease {
-            Some(lease) => lease.clone(),
-            None => lease::blank(database, *slot),
-        };
-        let is_new = from.metadata.resource_version.is_none();
-        let lease = lease::held(from, &me.to_string(), *address, timing.duration, clock.unix_ms());
+        let unix_ms = clock.unix_ms();
+        let acquired = self.state.acquired.get_or_insert_with(|| lease::moment(unix_ms));
+        let holder = me.to_string();
+        let lease = lease::held(from, (&holder, *address), timing.duration, acquired, unix_ms);
+        let (name, options) = (names::shard(database, *slot), PostParams::default());
         let sent = clock.steady();
-        let written = timeout(self.call_time(), async {
-            match is_new {
-                true => leases.create(&PostParams::default(), &lease).await,
-                false => {
-                    let name = names::shard(database, *slot);
-                    leases.replace(&name, &PostParams::default(), &lease).await
-                }
-            }
-        });
-        match written.await {
+        let written = leases.replace(&name, &options, &lease);
+        match timeout(self.call_time(), written).await {
             Ok(Ok(lease)) => {
                 self.won(sent);
                 self.observe(Some(lease));
             }
             // Somebody else was faster, or it is gone: see what is there now.
-            Ok(Err(kube::Error::Api(status)))
-                if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
-            {
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
                 self.look().await;
             }
             Ok(Err(error)) => self.failed(&error.to_string()),
@@ -404,6 +420,7 @@ impl Running {
             tracing::warn!(slot, fenced = term.was_fenced(), "no longer leading");
         }
         self.release().await;
+        self.state.acquired = None;
         let leader = self.peer().unwrap_or(Leader::Nobody);
         self.elector.board.set(slot, leader);
     }

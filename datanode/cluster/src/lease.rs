@@ -26,6 +26,11 @@ pub fn record(lease: &Lease) -> Record {
     }
 }
 
+/// Which takeover the record goes back to.
+pub fn acquired(lease: &Lease) -> Option<&MicroTime> {
+    lease.spec.as_ref()?.acquire_time.as_ref()
+}
+
 pub fn address(lease: &Lease) -> Option<SocketAddr> {
     annotation(lease, ADDRESS)?.parse().ok()
 }
@@ -55,17 +60,23 @@ pub fn blank(database: &str, slot: u32) -> Lease {
     }
 }
 
-/// `lease` held by `holder`.  Its resource version stays: the write is a compare-and-swap.
-pub fn held(mut lease: Lease, holder: &str, address: SocketAddr, duration: Duration, unix_ms: i64) -> Lease {
+/// `lease` held by `holder` since `acquired`.  Its resource version stays: the write is a
+/// compare-and-swap.
+pub fn held(
+    mut lease: Lease,
+    (holder, address): (&str, SocketAddr),
+    duration: Duration,
+    acquired: &MicroTime,
+    unix_ms: i64,
+) -> Lease {
     let old = lease.spec.take().unwrap_or_default();
-    let now = moment(unix_ms);
     let goes_on = old.holder_identity.as_deref() == Some(holder);
     let transitions = old.lease_transitions.unwrap_or_default();
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(holder.to_owned()),
         lease_duration_seconds: Some(seconds(duration)),
-        acquire_time: old.acquire_time.filter(|_| goes_on).or_else(|| Some(now.clone())),
-        renew_time: Some(now),
+        acquire_time: Some(acquired.clone()),
+        renew_time: Some(moment(unix_ms)),
         lease_transitions: Some(transitions.saturating_add(i32::from(!goes_on))),
         ..LeaseSpec::default()
     });
@@ -86,7 +97,7 @@ pub fn released(mut lease: Lease, holder: &str, unix_ms: i64) -> Lease {
     lease
 }
 
-fn moment(unix_ms: i64) -> MicroTime {
+pub fn moment(unix_ms: i64) -> MicroTime {
     MicroTime(Timestamp::from_millisecond(unix_ms).unwrap_or_default())
 }
 

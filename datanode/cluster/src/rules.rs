@@ -6,8 +6,12 @@
 //!   blank one with the release mark of who held it may be taken at once.
 //! - The same container under a new boot nonce takes at once: its predecessor is dead.
 //! - Rank `i` waits `i` steps longer (P12), so that who should lead is the first to try.
-//! - Who leads and is merely not able to renew stays leader; only another holder, seen in
-//!   the record, ends that (P16).
+//! - Who leads and is merely not able to renew stays leader; only another holder ends that
+//!   (P16).  One that led and left is not in the record any more: what is neither as the
+//!   leader wrote it, nor was seen before its last renewal can have been waited out, ends
+//!   it too.
+//! - A missing Lease is made blank, and taken only then: every takeover compares and swaps
+//!   the very version that was waited out.
 
 use std::time::Duration;
 
@@ -80,14 +84,18 @@ pub struct Candidate<'a> {
     pub leads: bool,
     /// When its last renewal was sent.
     pub renewed: Duration,
+    /// The record is one of its own writes, of this term or of the attempt to begin one.
+    pub wrote: bool,
     /// Not before this does it take anything; `None`: never.
     pub contends_from: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Write ourselves into the record: a renewal, a takeover or a new Lease.
+    /// Write ourselves into the record: a renewal or a takeover.
     Write,
+    /// Make the Lease that is missing, without a holder.
+    Create,
     /// Nothing to do before then, unless the record changes.
     WaitUntil(Duration),
     /// Nothing to do until something changes.
@@ -103,28 +111,30 @@ pub fn step(sight: &Sight, who: Candidate<'_>, timing: Timing, now: Duration) ->
     };
     let record = sight.record.as_ref();
     let holder = record.map_or("", |record| record.holder.as_str());
-    if holder == who.me.to_string() {
-        return match who.leads {
-            true => at(who.renewed + timing.retry),
-            // The answer of our own write was lost, or we have left and could not say so.
-            false => take(Duration::ZERO, who, at),
+    let is_mine = holder == who.me.to_string();
+    if who.leads {
+        let is_unbroken = is_mine && who.wrote || sight.since < who.renewed + timing.duration;
+        return match record {
+            _ if !is_unbroken => Step::Yield,
+            None => Step::Create,
+            Some(_) if is_mine => at(who.renewed + timing.retry),
+            // Blanked by a hand: nobody else can have it yet.
+            Some(_) if holder.is_empty() => Step::Write,
+            Some(_) => Step::Yield,
         };
     }
-    if who.leads {
-        return match holder {
-            // Deleted or blanked by somebody: nobody else may have it yet.
-            "" => Step::Write,
-            _ => Step::Yield,
-        };
+    if is_mine && who.wrote {
+        // The answer of our own write was lost, or we have left and could not say so.
+        return take(Duration::ZERO, who, at);
     }
     let predecessor = Identity::parse(holder).is_some_and(|held| held.is_earlier_start_of(who.me));
     if predecessor {
         return take(Duration::ZERO, who, at);
     }
     let patience = match record {
+        None => return who.contends_from.map_or(Step::Wait, |_| Step::Create),
         Some(record) if is_released(record) => Duration::ZERO,
         Some(record) => record.duration.min(LONGEST).max(timing.duration),
-        None => timing.duration,
     };
     take(sight.since + patience + RANK_STEP * who.rank, who, at)
 }
@@ -175,22 +185,27 @@ mod tests {
             rank,
             leads: false,
             renewed: Duration::ZERO,
+            wrote: false,
             contends_from: Some(Duration::ZERO),
         };
         step(&sight, who, TIMING, now)
     }
 
+    /// `a_1_x`, which last renewed at 10 s, looks at `record` as soon as it is there.
     fn lead(record: Option<Record>, now: Duration) -> Step {
+        lead_since(record, ms(10_000), now)
+    }
+
+    fn lead_since(record: Option<Record>, since: Duration, now: Duration) -> Step {
         let me = identity("a_1_x");
-        let sight = Sight {
-            record,
-            since: ms(10_000),
-        };
+        let wrote = record == held("a_1_x");
+        let sight = Sight { record, since };
         let who = Candidate {
             me: &me,
             rank: 0,
             leads: true,
             renewed: ms(10_000),
+            wrote,
             contends_from: Some(Duration::ZERO),
         };
         step(&sight, who, TIMING, now)
@@ -204,10 +219,10 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_blanked_lease_is_waited_out() {
-        assert_eq!(look(None, 0, ms(10_000)), Step::WaitUntil(ms(14_000)));
+    fn a_missing_lease_is_made_and_a_blank_one_waited_out() {
+        assert_eq!(look(None, 2, ms(10_000)), Step::Create);
         assert_eq!(look(held(""), 0, ms(10_000)), Step::WaitUntil(ms(14_000)));
-        assert_eq!(look(None, 1, ms(14_200)), Step::Write);
+        assert_eq!(look(held(""), 1, ms(14_200)), Step::Write);
     }
 
     #[test]
@@ -254,7 +269,7 @@ mod tests {
     fn who_does_not_contend_waits() {
         let me = identity("a_1_x");
         let sight = Sight {
-            record: None,
+            record: held("b_2_y"),
             since: Duration::ZERO,
         };
         let mut who = Candidate {
@@ -262,6 +277,7 @@ mod tests {
             rank: 0,
             leads: false,
             renewed: Duration::ZERO,
+            wrote: false,
             contends_from: None,
         };
         assert_eq!(step(&sight, who, TIMING, ms(60_000)), Step::Wait);
@@ -273,11 +289,30 @@ mod tests {
     fn a_leader_renews_puts_itself_back_and_yields_only_to_another_holder() {
         assert_eq!(lead(held("a_1_x"), ms(10_700)), Step::WaitUntil(ms(10_800)));
         assert_eq!(lead(held("a_1_x"), ms(10_800)), Step::Write);
-        assert_eq!(lead(None, ms(10_001)), Step::Write);
+        assert_eq!(lead(None, ms(10_001)), Step::Create);
         assert_eq!(lead(held(""), ms(10_001)), Step::Write);
         assert_eq!(lead(held("b_2_y"), ms(10_001)), Step::Yield);
         // However long it could not renew.
         assert_eq!(lead(held("a_1_x"), ms(90_000)), Step::Write);
+    }
+
+    #[test]
+    fn a_record_that_somebody_else_may_have_held_meanwhile_ends_the_term() {
+        // Seen before anybody can have waited our last renewal out, and after.
+        for (since, step) in [(ms(13_999), Step::Write), (ms(14_000), Step::Yield)] {
+            assert_eq!(lead_since(held(""), since, ms(14_001)), step);
+        }
+        assert_eq!(lead_since(None, ms(14_000), ms(14_001)), Step::Yield);
+        let released = Some(Record {
+            released_by: Some("b_2_y".into()),
+            ..Record::default()
+        });
+        assert_eq!(lead_since(released, ms(20_000), ms(20_000)), Step::Yield);
+    }
+
+    #[test]
+    fn whoever_was_written_into_the_record_by_a_hand_waits_it_out() {
+        assert_eq!(look(held("a_1_x"), 0, ms(10_001)), Step::WaitUntil(ms(14_000)));
     }
 
     #[test]
