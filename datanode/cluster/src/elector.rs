@@ -219,18 +219,25 @@ impl Running {
         let seen = self.elector.seen.borrow_and_update().clone();
         match seen {
             Seen::Unknown => {}
-            Seen::Missing => self.observe(None),
-            Seen::There(lease) => self.observe(Some(lease.as_ref().clone())),
+            Seen::Missing => self.overhear(None),
+            Seen::There(lease) => self.overhear(Some(lease.as_ref().clone())),
         }
     }
 
-    /// Takes in what is there.  A record counts from when it was first seen as it is; what
-    /// a watch says late of a record that was read newer is no news.
-    fn observe(&mut self, lease: Option<Lease>) {
+    /// Takes in what a watch says.  Of a record that was read newer it is no news.
+    fn overhear(&mut self, lease: Option<Lease>) {
         let version = |lease: &Option<Lease>| lease.as_ref().and_then(lease::version);
-        if let (Some(known), Some(new)) = (version(&self.state.lease), version(&lease))
-            && new <= known
-        {
+        let (known, new) = (version(&self.state.lease), version(&lease));
+        if known.is_none() || new.is_none() || known < new {
+            self.observe(lease);
+        }
+    }
+
+    /// Takes in what is there, as an answer to us says.  A record counts from when it was
+    /// first seen as it is.  Versions may go back, when the cluster was restored.
+    fn observe(&mut self, lease: Option<Lease>) {
+        let version = |lease: &Option<Lease>| lease.as_ref()?.metadata.resource_version.clone();
+        if lease.is_some() && version(&self.state.lease) == version(&lease) {
             return;
         }
         let record = lease.as_ref().map(lease::record);
