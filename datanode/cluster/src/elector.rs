@@ -116,8 +116,15 @@ impl Running {
     }
 
     fn should_hand_over(&self) -> bool {
-        let asked = self.elector.drain.is_cancelled() || self.state.placement.successor.is_some();
+        let asked = self.elector.drain.is_cancelled() || self.successor_asks();
         self.state.term.is_some() && asked
+    }
+
+    /// That it is warm may have been its last word: one that is gone asks for nothing.
+    fn successor_asks(&self) -> bool {
+        let record = self.state.lease.as_ref().map(lease::record);
+        let by = record.and_then(|record| Identity::parse(&record.asked_by?));
+        by.is_some_and(|by| self.state.placement.successor == Some(by.pod))
     }
 
     fn note_drained(&mut self) {
@@ -140,6 +147,7 @@ impl Running {
         let candidate = Candidate {
             me: &self.elector.me,
             rank: self.state.placement.rank,
+            is_first: self.state.placement.is_listed && self.state.placement.rank == 0,
             leads: self.state.term.is_some(),
             renewed: self.state.renewed,
             wrote: self.wrote(),
@@ -147,11 +155,12 @@ impl Running {
         };
         let step = step(sight, candidate, self.elector.timing, now);
         match step {
-            Step::Write | Step::Create if self.state.not_before > now => {
+            Step::Write | Step::Create | Step::Ask if self.state.not_before > now => {
                 self.wait(Some(self.state.not_before - now)).await;
             }
             Step::Write => self.write().await,
             Step::Create => self.create().await,
+            Step::Ask => self.ask().await,
             Step::WaitUntil(due) => self.wait(Some(due - now)).await,
             Step::Wait => self.wait(None).await,
             Step::Yield => {
@@ -339,6 +348,23 @@ impl Running {
                 self.failed("no answer in time");
                 self.look().await;
             }
+        }
+    }
+
+    async fn ask(&mut self) {
+        let Some(from) = self.state.lease.clone() else {
+            return self.look().await;
+        };
+        let asking = lease::asked(from, &self.elector.me.to_string());
+        let name = names::shard(&self.elector.database, self.elector.slot);
+        let options = PostParams::default();
+        let asked = self.elector.leases.replace(&name, &options, &asking);
+        match timeout(self.call_time(), asked).await {
+            // A renewal, most likely: the next step asks again.
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => self.look().await,
+            Ok(Ok(lease)) => self.observe(Some(lease)),
+            Ok(Err(error)) => self.failed(&error.to_string()),
+            Err(_) => self.failed("no answer in time"),
         }
     }
 

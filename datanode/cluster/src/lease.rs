@@ -16,12 +16,16 @@ pub const ADDRESS: &str = "rhumb.dev/address";
 /// Who blanked the record on leaving.
 pub const RELEASED_BY: &str = "rhumb.dev/released-by";
 
+/// Who should lead and is there to do it.
+pub const ASKED_BY: &str = "rhumb.dev/asked-by";
+
 pub fn record(lease: &Lease) -> Record {
     let spec = lease.spec.clone().unwrap_or_default();
     let seconds = spec.lease_duration_seconds.unwrap_or_default().max(0);
     Record {
         holder: spec.holder_identity.unwrap_or_default(),
         released_by: annotation(lease, RELEASED_BY).map(str::to_owned),
+        asked_by: annotation(lease, ASKED_BY).map(str::to_owned),
         duration: Duration::from_secs(seconds as u64),
     }
 }
@@ -82,7 +86,17 @@ pub fn held(
     });
     let annotations = lease.metadata.annotations.get_or_insert_default();
     annotations.remove(RELEASED_BY);
+    if !goes_on {
+        annotations.remove(ASKED_BY);
+    }
     annotations.insert(ADDRESS.into(), address.to_string());
+    lease
+}
+
+/// `lease` as it is, and `who` asks for it.
+pub fn asked(mut lease: Lease, who: &str) -> Lease {
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    annotations.insert(ASKED_BY.into(), who.to_owned());
     lease
 }
 

@@ -6,6 +6,8 @@
 //!   blank one with the release mark of who held it may be taken at once.
 //! - The same container under a new boot nonce takes at once: its predecessor is dead.
 //! - Rank `i` waits `i` steps longer (P12), so that who should lead is the first to try.
+//! - Who should lead and does not says so in the record of who does: it hands over to
+//!   nobody that is not there.
 //! - Who leads and is merely not able to renew stays leader; only another holder ends that
 //!   (P16).  One that led and left is not in the record any more: what is neither as the
 //!   leader wrote it, nor was seen before its last renewal can have been waited out, ends
@@ -65,6 +67,8 @@ pub struct Record {
     pub holder: String,
     /// Who blanked it on leaving; taking it removes the mark.
     pub released_by: Option<String>,
+    /// Who should lead and is there to do it.
+    pub asked_by: Option<String>,
     pub duration: Duration,
 }
 
@@ -80,6 +84,8 @@ pub struct Candidate<'a> {
     pub me: &'a Identity,
     /// Place in `Shard.spec.nodes`, or behind its end.
     pub rank: u32,
+    /// It is the one that should lead.
+    pub is_first: bool,
     /// It has a term.
     pub leads: bool,
     /// When its last renewal was sent.
@@ -96,6 +102,8 @@ pub enum Step {
     Write,
     /// Make the Lease that is missing, without a holder.
     Create,
+    /// Write into the record of another holder that we are there and should lead.
+    Ask,
     /// Nothing to do before then, unless the record changes.
     WaitUntil(Duration),
     /// Nothing to do until something changes.
@@ -136,7 +144,13 @@ pub fn step(sight: &Sight, who: Candidate<'_>, timing: Timing, now: Duration) ->
         Some(record) if is_released(record) => Duration::ZERO,
         Some(record) => record.duration.min(LONGEST).max(timing.duration),
     };
-    take(sight.since + patience + RANK_STEP * who.rank, who, at)
+    let due = sight.since + patience + RANK_STEP * who.rank;
+    let may_ask = who.is_first && !holder.is_empty() && who.contends_from.is_some_and(|from| from <= now);
+    let has_asked = record.and_then(|record| record.asked_by.as_deref()) == Some(&who.me.to_string());
+    match may_ask && !has_asked && now < due {
+        true => Step::Ask,
+        false => take(due, who, at),
+    }
 }
 
 fn take(due: Duration, who: Candidate<'_>, at: impl Fn(Duration) -> Step) -> Step {
@@ -183,6 +197,7 @@ mod tests {
         let who = Candidate {
             me: &me,
             rank,
+            is_first: false,
             leads: false,
             renewed: Duration::ZERO,
             wrote: false,
@@ -203,6 +218,7 @@ mod tests {
         let who = Candidate {
             me: &me,
             rank: 0,
+            is_first: true,
             leads: true,
             renewed: ms(10_000),
             wrote,
@@ -275,6 +291,7 @@ mod tests {
         let mut who = Candidate {
             me: &me,
             rank: 0,
+            is_first: false,
             leads: false,
             renewed: Duration::ZERO,
             wrote: false,
@@ -283,6 +300,37 @@ mod tests {
         assert_eq!(step(&sight, who, TIMING, ms(60_000)), Step::Wait);
         who.contends_from = Some(ms(70_000));
         assert_eq!(step(&sight, who, TIMING, ms(60_000)), Step::WaitUntil(ms(70_000)));
+    }
+
+    #[test]
+    fn who_should_lead_asks_once_whoever_does() {
+        let me = identity("a_1_x");
+        let asked = |by: Option<&str>, now| {
+            let record = Record {
+                asked_by: by.map(str::to_owned),
+                ..held("b_2_y").expect("a record")
+            };
+            let sight = Sight {
+                record: Some(record),
+                since: ms(10_000),
+            };
+            let who = Candidate {
+                me: &me,
+                rank: 0,
+                is_first: true,
+                leads: false,
+                renewed: Duration::ZERO,
+                wrote: false,
+                contends_from: Some(ms(9_000)),
+            };
+            step(&sight, who, TIMING, now)
+        };
+        assert_eq!(asked(None, ms(10_001)), Step::Ask);
+        // An earlier start of ours, or another pod, has asked for itself.
+        assert_eq!(asked(Some("a_1_w"), ms(10_001)), Step::Ask);
+        assert_eq!(asked(Some("a_1_x"), ms(10_001)), Step::WaitUntil(ms(14_000)));
+        assert_eq!(asked(None, ms(14_000)), Step::Write);
+        assert_eq!(asked(None, ms(8_000)), Step::WaitUntil(ms(14_000)));
     }
 
     #[test]
