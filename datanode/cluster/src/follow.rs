@@ -3,14 +3,23 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Resource, ResourceExt};
 use rhumb_crds::names;
+use rhumb_seams::Rand;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+/// A connection that died in silence is noticed this late, and a little more.  Elections
+/// go on meanwhile; a planned hand-over waits for it.
+const WATCH_SECONDS: u32 = 20;
+/// Between two tries, at least, and at most twice as long.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is known of one object.
 #[derive(Clone, Debug)]
@@ -38,13 +47,30 @@ impl<K> Slots<K> {
     }
 }
 
+/// The default ones grow to a minute, and what a leader is asked would wait for that.
+struct Pauses(Rand);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(PAUSE.mul_f64(1.0 + self.0.unit()))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {}
+}
+
 /// Keeps `slots` at what the watch says, for ever.
-pub async fn follow<K>(api: Api<K>, database: String, slots: Arc<Slots<K>>)
+pub async fn follow<K>(api: Api<K>, database: String, slots: Arc<Slots<K>>, rand: Rand)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let config = watcher::Config::default().labels(&format!("{}={database}", names::DATABASE));
-    let mut events = watch_objects(api, config).default_backoff().boxed();
+    let config = watcher::Config::default()
+        .labels(&format!("{}={database}", names::DATABASE))
+        .timeout(WATCH_SECONDS);
+    let mut events = watch_objects(api, config).backoff(Pauses(rand)).boxed();
     let index = |object: &K| {
         let name = object.name_any();
         (0..slots.0.len()).find(|slot| names::shard(&database, *slot as u32) == name)

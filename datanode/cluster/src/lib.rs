@@ -32,6 +32,7 @@ pub use slots::slot_of;
 pub use tls::{Tls, TlsError};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -88,6 +89,9 @@ pub struct World {
     pub tasks: Tasks,
 }
 
+/// Longer than a watch lasts, so that only a dead connection is given up.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// How the API server is reached.
 pub struct Clients {
     pub watching: Client,
@@ -112,10 +116,12 @@ impl Cluster {
         world: World,
     ) -> Result<Self, ClusterError> {
         let config = Config::incluster()?;
-        let mut strict = config.clone();
+        let mut patient = config.clone();
+        patient.read_timeout = Some(SILENCE);
+        let mut strict = config;
         strict.default_retry = false;
         let clients = Clients {
-            watching: Client::try_from(config)?,
+            watching: Client::try_from(patient)?,
             writing: Client::try_from(strict)?,
         };
         let World { clock, rand, tasks } = world;
@@ -182,9 +188,15 @@ impl Cluster {
             loops.push(Loop::new("status", reporter.run()));
         }
         let api = Api::namespaced(clients.watching.clone(), namespace);
-        loops.push(Loop::new("lease watch", follow(api, database.clone(), leases)));
+        loops.push(Loop::new(
+            "lease watch",
+            follow(api, database.clone(), leases, rand.clone()),
+        ));
         let api = Api::namespaced(clients.watching, namespace);
-        loops.push(Loop::new("shard watch", follow(api, database.clone(), shards)));
+        loops.push(Loop::new(
+            "shard watch",
+            follow(api, database.clone(), shards, rand),
+        ));
         let cluster = Self {
             board,
             drain,
