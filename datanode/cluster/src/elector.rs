@@ -74,6 +74,8 @@ struct State {
     acquired: Option<MicroTime>,
     /// After a failure.
     not_before: Duration,
+    /// A call failed since the last answer: that the record did not change says nothing.
+    is_blind: bool,
     contends_from: Duration,
     is_drained: bool,
 }
@@ -138,7 +140,8 @@ impl Running {
     async fn pass(&mut self) {
         self.take_news();
         let now = self.elector.clock.steady();
-        let Some(sight) = &self.state.sight else {
+        let must_look = self.state.is_blind && self.state.term.is_none();
+        let Some(sight) = self.state.sight.as_ref().filter(|_| !must_look) else {
             return match self.state.not_before > now {
                 true => self.wait(Some(self.state.not_before - now)).await,
                 false => self.look().await,
@@ -293,7 +296,10 @@ impl Running {
     async fn look(&mut self) {
         let name = names::shard(&self.elector.database, self.elector.slot);
         match timeout(self.call_time(), self.elector.leases.get_opt(&name)).await {
-            Ok(Ok(found)) => self.observe(found),
+            Ok(Ok(found)) => {
+                self.observe(found);
+                self.see_again();
+            }
             Ok(Err(error)) => self.failed(&error.to_string()),
             Err(_) => self.failed("no answer in time"),
         }
@@ -344,10 +350,7 @@ impl Running {
             }
             Ok(Err(error)) => self.failed(&error.to_string()),
             // It may have been written all the same; if so, the watch or the next try says so.
-            Err(_) => {
-                self.failed("no answer in time");
-                self.look().await;
-            }
+            Err(_) => self.failed("no answer in time"),
         }
     }
 
@@ -371,6 +374,7 @@ impl Running {
     fn won(&mut self, sent: Duration) {
         let until = sent + self.elector.timing.renew_deadline;
         self.state.renewed = sent;
+        self.state.is_blind = false;
         match &self.state.term {
             Some(term) => term.renew(until),
             None => {
@@ -394,7 +398,17 @@ impl Running {
             why,
             "the Lease cannot be read or written"
         );
+        self.state.is_blind = true;
         self.pause();
+    }
+
+    /// The leader could not renew either, perhaps: it gets a whole duration from here on.
+    fn see_again(&mut self) {
+        if std::mem::take(&mut self.state.is_blind)
+            && let Some(sight) = &mut self.state.sight
+        {
+            sight.since = self.elector.clock.steady();
+        }
     }
 
     /// Flushes while it still serves and renews, then leaves.
