@@ -258,6 +258,7 @@ mod tests {
             holder: "b_2_y".into(),
             released_by: Some("c_3_z".into()),
             duration: ms(1),
+            ..Record::default()
         });
         assert_eq!(look(edited, 0, ms(10_001)), Step::WaitUntil(ms(14_000)));
     }

@@ -10,8 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn settled(seed: u64, pods: u32, clients: u32) -> (ClusterSim, String, Vec<String>) {
     let sim = ClusterSim::new(seed, 1, ClusterPlan::default());
     sim.start(pods, clients);
-    let settled = sim.until(40 * SECOND, ClusterSim::is_settled).await;
-    assert!(settled.is_some(), "never settled");
+    assert!(sim.settles(40 * SECOND).await, "never settled");
     *sim.operator_is_up.lock() = false;
     let leader = sim.leader(0).expect("settled");
     let others = sim.pods_where(|pod| pod.name != leader);

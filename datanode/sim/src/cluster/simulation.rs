@@ -20,6 +20,9 @@ use super::sabotage::Sabotage;
 use crate::history::History;
 use crate::trace::Trace;
 
+/// Longer than the operator and the status of Shards take to answer each other.
+const STILL: Duration = Duration::from_secs(3);
+
 /// What a seed does not decide.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClusterPlan {
@@ -248,6 +251,21 @@ impl ClusterSim {
             sleep(Duration::from_millis(10)).await;
         }
         None
+    }
+
+    /// Whether everything finds its place `within` that, and stays there for a while: what
+    /// the operator sees makes it move slots once more.
+    pub async fn settles(&self, within: Duration) -> bool {
+        let began = Instant::now();
+        while let Some(left) = within.checked_sub(began.elapsed()) {
+            if self.until(left, Self::is_settled).await.is_none() {
+                return false;
+            }
+            if self.until(STILL, |sim| !sim.is_settled()).await.is_none() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Nothing fails any more.

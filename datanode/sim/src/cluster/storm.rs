@@ -78,7 +78,7 @@ async fn run(sim: &ClusterSim) {
 }
 
 async fn settle(sim: &ClusterSim, within: Duration, what: &str) {
-    if sim.until(within, ClusterSim::is_settled).await.is_none() {
+    if !sim.settles(within).await {
         let leading: Vec<_> = (0..sim.slots).map(|slot| sim.leader(slot)).collect();
         sim.violation(format!("not settled {within:?} after {what}: {leading:?} lead"));
     }
