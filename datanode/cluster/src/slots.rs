@@ -30,7 +30,7 @@ mod tests {
             .iter()
             .map(|n| slot_of(n, 8))
             .collect();
-        assert_eq!(slots, [0, 0, 0, 0]);
+        assert_eq!(slots, [5, 2, 6, 0]);
     }
 
     #[test]

@@ -89,7 +89,10 @@ impl Reporter {
             let is_due = match &said {
                 None => !word.says_nothing() || mentions(&shard, &self.me.pod),
                 Some((last, at)) => {
-                    last.gist() != word.gist() || (*last != word && at.elapsed() >= COUNT_EVERY)
+                    let may_repeat = at.elapsed() >= LOOK_EVERY;
+                    last.gist() != word.gist()
+                        || (*last != word && at.elapsed() >= COUNT_EVERY)
+                        || (may_repeat && !is_heard(&word, &shard, &self.me))
                 }
             };
             if is_due {
@@ -199,6 +202,15 @@ fn mentions(shard: &Shard, pod: &str) -> bool {
         .iter()
         .flat_map(|status| &status.nodes)
         .any(|node| node.pod == pod)
+}
+
+/// Whether the Shard still says it: a leader that saw an older placement may have taken the
+/// word of this pod away, and an earlier leader may have written itself in once more.
+fn is_heard(word: &Word, shard: &Shard, me: &Identity) -> bool {
+    let status = shard.status.as_ref();
+    let leader = status.and_then(|status| status.leader.as_ref());
+    let leads = leader.is_some_and(|leader| leader.pod == me.pod && leader.pod_uid == me.uid);
+    (word.says_nothing() || mentions(shard, &me.pod)) && (!word.leads || leads)
 }
 
 /// Pods that say something of the slot and have no place in it.
@@ -379,6 +391,20 @@ mod tests {
         assert_eq!(status["nodes"][0]["warm"], false);
         assert_eq!(condition(&status, READY)["reason"], "ForeignBucket");
         assert!(status.get("leader").is_none());
+    }
+
+    #[test]
+    fn what_others_took_away_is_not_heard() {
+        let me = Identity::parse("a_1_x").expect("an identity");
+        let mut shard = shard(&["a"], None);
+        let spoken = [word(true, true), word(false, true)];
+        assert!(spoken.iter().all(|word| !is_heard(word, &shard, &me)));
+        assert!(is_heard(&word(false, false), &shard, &me));
+        shard.status = serde_json::from_value(said(&word(false, true))).ok();
+        assert!(!is_heard(&word(true, true), &shard, &me), "nobody leads");
+        assert!(is_heard(&word(false, true), &shard, &me));
+        shard.status = serde_json::from_value(said(&word(true, true))).ok();
+        assert!(is_heard(&word(true, true), &shard, &me));
     }
 
     #[test]

@@ -212,6 +212,20 @@ fn a_drained_pod_leaves_no_gap_longer_than_its_flush() {
 }
 
 #[test]
+fn what_others_take_away_from_the_status_of_a_shard_is_said_again() {
+    play(async {
+        let (sim, a, others) = settled(8, 2, 1).await;
+        sim.edit_shard(0, |shard| shard["status"] = serde_json::json!({}));
+        let is_said = |sim: &ClusterSim| {
+            let status = sim.shard(0).and_then(|shard| shard.status).unwrap_or_default();
+            let leads = status.leader.is_some_and(|leader| leader.pod == a);
+            leads && status.nodes.iter().any(|node| node.pod == others[0])
+        };
+        assert!(sim.until(15 * SECOND, is_said).await.is_some());
+    });
+}
+
+#[test]
 fn a_stopped_leader_that_wakes_up_reads_nothing_stale() {
     for seed in 1..=10 {
         play(async {

@@ -7,6 +7,7 @@ mod apply;
 mod state;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use state::{State, Target, parameter, refuse};
 
@@ -33,8 +34,8 @@ pub struct FakeApi(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     state: Mutex<State>,
-    /// Told of every change.
-    version: watch::Sender<u64>,
+    /// Told of every change.  It wakes in the order of waiting, which a `watch` does not.
+    changed: Notify,
 }
 
 impl FakeApi {
@@ -94,13 +95,14 @@ impl FakeApi {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        let (result, version) = {
+        let (result, is_changed) = {
             let mut state = self.0.state.lock();
-            (act(&mut state), state.version)
+            let before = state.version;
+            (act(&mut state), state.version != before)
         };
-        self.0
-            .version
-            .send_if_modified(|known| std::mem::replace(known, version) != version);
+        if is_changed {
+            self.0.changed.notify_waiters();
+        }
         result
     }
 
@@ -144,21 +146,21 @@ impl FakeApi {
     fn watch(&self, collection: String, query: String) -> Answer {
         let from = parameter(&query, "resourceVersion").and_then(|version| version.parse().ok());
         let at: u64 = from.unwrap_or_default();
-        let versions = self.0.version.subscribe();
-        let start = (self.clone(), at, versions);
-        let changes = stream::unfold(start, move |(api, at, mut versions)| {
+        let changes = stream::unfold((self.clone(), at), move |(api, at)| {
             let (collection, query) = (collection.clone(), query.clone());
             async move {
                 loop {
-                    versions.borrow_and_update();
+                    let inner = api.0.clone();
+                    let mut changed = pin!(inner.changed.notified());
+                    changed.as_mut().enable();
                     let next = api.with(|state| state.change_after(at, &collection, &query));
                     if let Some((version, event)) = next {
                         let mut line = serde_json::to_vec(&event).expect("an event is JSON");
                         line.push(b'\n');
                         let frame = Ok::<_, Infallible>(Frame::data(Bytes::from(line)));
-                        return Some((frame, (api, version, versions)));
+                        return Some((frame, (api.clone(), version)));
                     }
-                    versions.changed().await.ok()?;
+                    changed.await;
                 }
             }
         });

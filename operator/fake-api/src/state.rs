@@ -85,6 +85,10 @@ impl State {
                     let said = &patch["status"];
                     self.owners.apply(path, manager, &mut new["status"], said);
                 }
+                if parameter(query, "fieldManager").is_none() && !patch["status"]["nodes"].is_null() {
+                    // Not an apply: lists are replaced.
+                    new["status"]["nodes"] = Value::Null;
+                }
                 // Field ownership, as far as we need it: what carries no label of ours is
                 // somebody else's.
                 let forced = query.split('&').any(|pair| pair == "force=true");

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rhumb_fake_api::{Answer, FakeApi};
 use rhumb_seams::{OnExit, Rand, Tasks};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::sabotage::Sabotage;
@@ -83,7 +83,9 @@ struct Inner {
     tasks: Tasks,
     trace: Trace,
     weather: Mutex<ApiWeather>,
-    cut: watch::Sender<bool>,
+    is_cut: Mutex<bool>,
+    /// It wakes in the order of waiting, which a `watch` does not.
+    mended: Notify,
     sabotage: Option<Sabotage>,
 }
 
@@ -109,7 +111,8 @@ impl ApiLine {
             tasks,
             trace,
             weather: Mutex::new(ApiWeather::calm()),
-            cut: watch::Sender::new(false),
+            is_cut: Mutex::new(false),
+            mended: Notify::new(),
             sabotage,
         }))
     }
@@ -121,11 +124,14 @@ impl ApiLine {
     /// A partition: nothing passes, and nobody is told.
     pub fn cut(&self, cut: bool) {
         self.0.trace.note(format_args!("{} line cut {cut}", self.0.name));
-        self.0.cut.send_replace(cut);
+        *self.0.is_cut.lock() = cut;
+        if !cut {
+            self.0.mended.notify_waiters();
+        }
     }
 
     pub fn is_cut(&self) -> bool {
-        *self.0.cut.borrow()
+        *self.0.is_cut.lock()
     }
 
     pub fn client(&self) -> Client {
@@ -261,7 +267,6 @@ impl ApiLine {
         events: &mpsc::UnboundedSender<Bytes>,
     ) {
         use stream::StreamExt;
-        let mut cut = self.0.cut.subscribe();
         while let Some(Ok(event)) = body.next().await {
             let weather = *self.0.weather.lock();
             self.travel().await;
@@ -271,12 +276,12 @@ impl ApiLine {
             if self.happens(weather.cut_watch) {
                 return;
             }
-            if *cut.borrow_and_update() {
-                // The sender lives in this line.
-                let _ = cut.wait_for(|cut| !cut).await;
-                if self.0.rand.below(2) == 0 {
-                    events.closed().await;
-                }
+            let was_cut = self.is_cut();
+            while self.is_cut() {
+                self.0.mended.notified().await;
+            }
+            if was_cut && self.0.rand.below(2) == 0 {
+                events.closed().await;
             }
             if events.send(self.soften(event)).is_err() {
                 return;

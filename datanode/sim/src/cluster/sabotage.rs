@@ -41,4 +41,17 @@ impl Sabotage {
         Self::LazyRenewal,
         Self::EndlessFlush,
     ];
+
+    /// What a violation says that the broken rule explains.
+    pub fn shows(self) -> &'static [&'static str] {
+        match self {
+            Self::Impatience | Self::TrustBlanks | Self::IgnoreVersions | Self::OnePod => {
+                &["certain at once"]
+            }
+            Self::CertainForEver | Self::SnapshotAfterLook | Self::KeepOpen | Self::LateClaim => &["H4"],
+            Self::NoFence => &["H1", "H4"],
+            Self::LazyRenewal => &["not settled", "though nothing failed"],
+            Self::EndlessFlush => &["hand-over"],
+        }
+    }
 }

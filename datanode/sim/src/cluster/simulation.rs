@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rhumb_cluster::Leader;
+use rhumb_crds::Shard;
 use rhumb_fake_api::FakeApi;
 use rhumb_seams::{OnExit, Rand, Tasks};
 use tokio::time::{Instant, sleep, timeout};
@@ -197,6 +198,14 @@ impl ClusterSim {
     /// Edits the Lease of `slot` by hand.
     pub fn edit_lease(&self, slot: u32, edit: impl FnOnce(&mut serde_json::Value)) {
         self.api.edit(&operator::lease_path(slot), edit);
+    }
+
+    pub fn edit_shard(&self, slot: u32, edit: impl FnOnce(&mut serde_json::Value)) {
+        self.api.edit(&operator::shard_path(slot), edit);
+    }
+
+    pub fn shard(&self, slot: u32) -> Option<Shard> {
+        operator::shard(self, slot)
     }
 
     pub fn delete_lease(&self, slot: u32) {

@@ -16,6 +16,8 @@ const BOOTSTRAP: Duration = Duration::from_secs(40);
 /// After the last failure.  A watch may be silent for 40 s, and a hand may have written 20 s
 /// into a Lease; balance moves one slot at a time.
 const RECOVERY: Duration = Duration::from_secs(120);
+/// A failover is as quick as promised only while watches work.
+const SILENCE: Duration = Duration::from_secs(30);
 /// From the change of `Shard.spec.nodes` to the new leader: a flush, a release, a takeover.
 const HAND_OVER: Duration = Duration::from_millis(700);
 /// Beyond the Lease: the last renewal's way to the others, their ranks, the takeover's way.
@@ -72,6 +74,8 @@ async fn run(sim: &ClusterSim) {
     }
     storm(sim, Duration::from_secs(20 + sim.rand.below(60))).await;
     sim.heal();
+    // A watch that went silent is noticed by then.
+    sleep(SILENCE).await;
     settle(sim, RECOVERY, "the storm").await;
     sim.watch_calm(Duration::from_secs(6)).await;
     failover(sim).await;
