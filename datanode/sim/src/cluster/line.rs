@@ -22,7 +22,7 @@ use super::sabotage::Sabotage;
 use crate::trace::Trace;
 
 /// A client gives a silent connection up after this; the electors' own limits are shorter.
-const SILENCE: Duration = Duration::from_secs(40);
+const SILENCE: Duration = Duration::from_secs(30);
 /// The server ends a watch that names no time of its own.
 const WATCH_TIME: u64 = 290;
 

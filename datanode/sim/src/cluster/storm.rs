@@ -13,11 +13,11 @@ use super::{hand, operator};
 /// From nothing at all: every Lease is waited out once, and then what the operator learns
 /// of that moves leaders one at a time.
 const BOOTSTRAP: Duration = Duration::from_secs(40);
-/// After the last failure.  A watch may be silent for 40 s, and a hand may have written 20 s
+/// After the last failure.  A watch may be silent for 30 s, and a hand may have written 20 s
 /// into a Lease; balance moves one slot at a time.
 const RECOVERY: Duration = Duration::from_secs(120);
 /// A failover is as quick as promised only while watches work.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(45);
 /// From the change of `Shard.spec.nodes` to the new leader: a flush, a release, a takeover.
 const HAND_OVER: Duration = Duration::from_millis(700);
 /// Beyond the Lease: the last renewal's way to the others, their ranks, the takeover's way.
