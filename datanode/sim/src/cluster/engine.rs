@@ -72,14 +72,9 @@ impl Engine {
         let history = &self.histories[slot as usize];
         let began = history.read_began();
         let open = self.open(slot, term).await?;
-        let was_certain = term.is_certain();
-        if self.sabotage == Some(Sabotage::SnapshotAfterLook) {
-            sleep(Duration::from_millis(self.rand.below(100))).await;
-        }
         let view = open.view.lock().clone();
         let is_certain = match self.sabotage {
             Some(Sabotage::CertainForEver) => !term.has_ended(),
-            Some(Sabotage::SnapshotAfterLook) => was_certain,
             _ => term.is_certain(),
         };
         if !is_certain {
@@ -108,6 +103,10 @@ impl Engine {
         // A stalled process must not take the slot from whoever replaced it meanwhile.
         if !term.is_certain() {
             return Err(Unserved);
+        }
+        if self.sabotage == Some(Sabotage::LateClaim) {
+            // Rare as it is, it takes a slow store besides.
+            sleep(Duration::from_millis(self.rand.below(10_000))).await;
         }
         let (epoch, log) = self.bucket.claim(slot).await;
         // Nor may it serve what it claimed in somebody else's time: that one would not ask.

@@ -13,8 +13,6 @@ pub enum Sabotage {
     OnePod,
     /// Answer strong reads without asking the bucket for as long as the term lasts.
     CertainForEver,
-    /// Look whether the term is certain first and take the snapshot later.
-    SnapshotAfterLook,
     /// Go on with what an earlier term had open.
     KeepOpen,
     /// Serve what was claimed while somebody else may have taken over.
@@ -28,13 +26,12 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Impatience,
         Self::TrustBlanks,
         Self::IgnoreVersions,
         Self::OnePod,
         Self::CertainForEver,
-        Self::SnapshotAfterLook,
         Self::KeepOpen,
         Self::LateClaim,
         Self::NoFence,
@@ -48,7 +45,7 @@ impl Sabotage {
             Self::Impatience | Self::TrustBlanks | Self::IgnoreVersions | Self::OnePod => {
                 &["certain at once"]
             }
-            Self::CertainForEver | Self::SnapshotAfterLook | Self::KeepOpen | Self::LateClaim => &["H4"],
+            Self::CertainForEver | Self::KeepOpen | Self::LateClaim => &["H4"],
             Self::NoFence => &["H1", "H4"],
             Self::LazyRenewal => &["not settled", "though nothing failed"],
             Self::EndlessFlush => &["hand-over"],
