@@ -10,11 +10,9 @@ mod collection;
 mod context;
 mod database;
 mod election;
-#[cfg(test)]
-mod fake;
 mod http;
 mod metrics;
-mod placement;
+pub mod placement;
 mod run;
 
 pub use run::run;

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rhumb_crds::Shard;
 use sha2::{Digest, Sha256};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +31,34 @@ pub struct Slot {
     /// Who leads, if that pod still exists.
     pub leader: Option<String>,
     pub warm: BTreeSet<String>,
+}
+
+impl Slot {
+    /// As its Shard says.
+    pub fn of(index: u32, shard: Option<&Shard>, nodes: &[Node]) -> Self {
+        let Some(shard) = shard else {
+            return Self {
+                index,
+                ..Self::default()
+            };
+        };
+        let status = shard.status.clone().unwrap_or_default();
+        let leader = status.leader.as_ref().filter(|leader| {
+            nodes
+                .iter()
+                .any(|node| node.name == leader.pod && node.uid == leader.pod_uid)
+        });
+        Self {
+            index,
+            nodes: shard.spec.nodes.clone(),
+            leader: leader.map(|leader| leader.pod.clone()),
+            warm: nodes
+                .iter()
+                .filter(|node| status.is_warm(&node.name, &node.uid))
+                .map(|node| node.name.clone())
+                .collect(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
 use kube::api::PostParams;
 use rhumb_crds::{Shard, names};
@@ -36,8 +37,6 @@ const SETTLE_TIME: Duration = Duration::from_secs(5);
 const AFTER_HAND_OVER: Duration = Duration::from_secs(2);
 /// Who was fenced, while its Lease was its own, leaves the slot alone this long.
 const AFTER_FENCE: Duration = Duration::from_secs(10);
-/// What was read of the API server this long ago is still good enough to act on.
-const FRESH: Duration = Duration::from_millis(500);
 
 pub struct Elector {
     pub slot: u32,
@@ -53,8 +52,6 @@ pub struct Elector {
     pub board: Board,
     pub led: Arc<dyn Led>,
     pub seen: watch::Receiver<Seen<Lease>>,
-    /// Whether the watch behind `seen` runs.
-    pub live: watch::Receiver<bool>,
     pub shard: watch::Receiver<Seen<Shard>>,
     /// Cancelled when this process is to lead nothing any more.
     pub drain: CancellationToken,
@@ -73,13 +70,12 @@ struct State {
     placement: Placement,
     /// When the last successful write was sent.
     renewed: Duration,
-    /// When the API server was last asked what is there.
-    looked: Duration,
-    /// The API server could not be asked: a record that did not change meanwhile may have
-    /// a holder who could not renew it.
-    is_blind: bool,
+    /// Marks the writes of this term, or of the attempts to begin one.
+    acquired: Option<MicroTime>,
     /// After a failure.
     not_before: Duration,
+    /// A call failed since the last answer: that the record did not change says nothing.
+    is_blind: bool,
     contends_from: Duration,
     is_drained: bool,
 }
@@ -122,8 +118,15 @@ impl Running {
     }
 
     fn should_hand_over(&self) -> bool {
-        let asked = self.elector.drain.is_cancelled() || self.state.placement.successor.is_some();
+        let asked = self.elector.drain.is_cancelled() || self.successor_asks();
         self.state.term.is_some() && asked
+    }
+
+    /// That it is warm may have been its last word: one that is gone asks for nothing.
+    fn successor_asks(&self) -> bool {
+        let record = self.state.lease.as_ref().map(lease::record);
+        let by = record.and_then(|record| Identity::parse(&record.asked_by?));
+        by.is_some_and(|by| self.state.placement.successor == Some(by.pod))
     }
 
     fn note_drained(&mut self) {
@@ -137,7 +140,8 @@ impl Running {
     async fn pass(&mut self) {
         self.take_news();
         let now = self.elector.clock.steady();
-        let Some(sight) = &self.state.sight else {
+        let must_look = self.state.is_blind && self.state.term.is_none();
+        let Some(sight) = self.state.sight.as_ref().filter(|_| !must_look) else {
             return match self.state.not_before > now {
                 true => self.wait(Some(self.state.not_before - now)).await,
                 false => self.look().await,
@@ -146,25 +150,27 @@ impl Running {
         let candidate = Candidate {
             me: &self.elector.me,
             rank: self.state.placement.rank,
+            is_first: self.state.placement.is_listed && self.state.placement.rank == 0,
             leads: self.state.term.is_some(),
             renewed: self.state.renewed,
+            wrote: self.wrote(),
             contends_from: self.may_contend().then_some(self.state.contends_from),
         };
         let step = step(sight, candidate, self.elector.timing, now);
         match step {
-            Step::Write if self.state.not_before > now => {
+            Step::Write | Step::Create | Step::Ask if self.state.not_before > now => {
                 self.wait(Some(self.state.not_before - now)).await;
             }
-            // What a watch did not say may be the watch's silence.
-            Step::Write if self.state.term.is_none() && now > self.state.looked + FRESH => self.look().await,
             Step::Write => self.write().await,
-            Step::WaitUntil(due) => self.wait_or_look(Some(due - now), now).await,
-            Step::Wait => self.wait_or_look(None, now).await,
+            Step::Create => self.create().await,
+            Step::Ask => self.ask().await,
+            Step::WaitUntil(due) => self.wait(Some(due - now)).await,
+            Step::Wait => self.wait(None).await,
             Step::Yield => {
                 if let Some(term) = &self.state.term {
                     tracing::warn!(
                         slot = self.elector.slot,
-                        "another pod holds the Lease: this one's term is over"
+                        "another pod holds the Lease, or may have held it: this one's term is over"
                     );
                     term.end();
                 }
@@ -172,17 +178,10 @@ impl Running {
         }
     }
 
-    async fn wait_or_look(&mut self, at_most: Option<Duration>, now: Duration) {
-        let retry = self.elector.timing.retry;
-        let looks_itself = self.state.term.is_none() && !*self.elector.live.borrow_and_update();
-        if !looks_itself {
-            return self.wait(at_most).await;
-        }
-        let due = self.state.not_before.max(self.state.looked + retry);
-        match due <= now {
-            true => self.look().await,
-            false => self.wait(Some(at_most.unwrap_or(retry).min(due - now))).await,
-        }
+    /// Whether the record is our own write, which a hand's never is.
+    fn wrote(&self) -> bool {
+        let acquired = self.state.lease.as_ref().and_then(lease::acquired);
+        acquired.is_some() && acquired == self.state.acquired.as_ref()
     }
 
     fn may_contend(&self) -> bool {
@@ -208,7 +207,6 @@ impl Running {
         };
         // Clones: what they see stays news to `take_news`.
         let (mut seen, mut shard) = (self.elector.seen.clone(), self.elector.shard.clone());
-        let mut live = self.elector.live.clone();
         // Longer than any duration of ours; the loop looks again.
         let at_most = at_most.unwrap_or(Duration::from_secs(60));
         tokio::select! {
@@ -218,7 +216,6 @@ impl Running {
             // The senders live as long as the cluster does.
             _ = seen.changed() => {}
             _ = shard.changed() => {}
-            _ = live.changed() => {}
             () = sleep(at_most) => {}
         }
     }
@@ -234,18 +231,25 @@ impl Running {
         let seen = self.elector.seen.borrow_and_update().clone();
         match seen {
             Seen::Unknown => {}
-            Seen::Missing => self.observe(None),
-            Seen::There(lease) => self.observe(Some(lease.as_ref().clone())),
+            Seen::Missing => self.overhear(None),
+            Seen::There(lease) => self.overhear(Some(lease.as_ref().clone())),
         }
     }
 
-    /// Takes in what is there.  A record counts from when it was first seen as it is; what
-    /// a watch says late of a record that was read newer is no news.
-    fn observe(&mut self, lease: Option<Lease>) {
+    /// Takes in what a watch says.  Of a record that was read newer it is no news.
+    fn overhear(&mut self, lease: Option<Lease>) {
         let version = |lease: &Option<Lease>| lease.as_ref().and_then(lease::version);
-        if let (Some(known), Some(new)) = (version(&self.state.lease), version(&lease))
-            && new <= known
-        {
+        let (known, new) = (version(&self.state.lease), version(&lease));
+        if known.is_none() || new.is_none() || known < new {
+            self.observe(lease);
+        }
+    }
+
+    /// Takes in what is there, as an answer to us says.  A record counts from when it was
+    /// first seen as it is.  Versions may go back, when the cluster was restored.
+    fn observe(&mut self, lease: Option<Lease>) {
+        let version = |lease: &Option<Lease>| lease.as_ref()?.metadata.resource_version.clone();
+        if lease.is_some() && version(&self.state.lease) == version(&lease) {
             return;
         }
         let record = lease.as_ref().map(lease::record);
@@ -294,24 +298,30 @@ impl Running {
         match timeout(self.call_time(), self.elector.leases.get_opt(&name)).await {
             Ok(Ok(found)) => {
                 self.observe(found);
-                self.state.looked = self.elector.clock.steady();
-                self.open_eyes();
+                self.see_again();
             }
             Ok(Err(error)) => self.failed(&error.to_string()),
             Err(_) => self.failed("no answer in time"),
         }
     }
 
-    /// After a time without the API server everybody gets his chance to renew: the record
-    /// counts from now on.
-    fn open_eyes(&mut self) {
-        let was_blind = std::mem::take(&mut self.state.is_blind);
-        if let Some(sight) = self.state.sight.as_mut().filter(|_| was_blind) {
-            sight.since = self.state.looked;
+    /// A new Lease is nobody's: who takes it has waited for it like everybody.
+    async fn create(&mut self) {
+        let blank = lease::blank(&self.elector.database, self.elector.slot);
+        let options = PostParams::default();
+        let created = self.elector.leases.create(&options, &blank);
+        match timeout(self.call_time(), created).await {
+            Ok(Ok(lease)) => self.observe(Some(lease)),
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => self.look().await,
+            Ok(Err(error)) => self.failed(&error.to_string()),
+            Err(_) => self.failed("no answer in time"),
         }
     }
 
     async fn write(&mut self) {
+        let Some(from) = self.state.lease.clone() else {
+            return self.look().await;
+        };
         let Elector {
             slot,
             database,
@@ -322,39 +332,42 @@ impl Running {
             clock,
             ..
         } = &self.elector;
-        let from = match &self.state.lease {
-            Some(lease) => lease.clone(),
-            None => lease::blank(database, *slot),
-        };
-        let is_new = from.metadata.resource_version.is_none();
-        let lease = lease::held(from, &me.to_string(), *address, timing.duration, clock.unix_ms());
+        let unix_ms = clock.unix_ms();
+        let acquired = self.state.acquired.get_or_insert_with(|| lease::moment(unix_ms));
+        let holder = me.to_string();
+        let lease = lease::held(from, (&holder, *address), timing.duration, acquired, unix_ms);
+        let (name, options) = (names::shard(database, *slot), PostParams::default());
         let sent = clock.steady();
-        let written = timeout(self.call_time(), async {
-            match is_new {
-                true => leases.create(&PostParams::default(), &lease).await,
-                false => {
-                    let name = names::shard(database, *slot);
-                    leases.replace(&name, &PostParams::default(), &lease).await
-                }
-            }
-        });
-        match written.await {
+        let written = leases.replace(&name, &options, &lease);
+        match timeout(self.call_time(), written).await {
             Ok(Ok(lease)) => {
                 self.won(sent);
                 self.observe(Some(lease));
             }
             // Somebody else was faster, or it is gone: see what is there now.
-            Ok(Err(kube::Error::Api(status)))
-                if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
-            {
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
                 self.look().await;
             }
             Ok(Err(error)) => self.failed(&error.to_string()),
             // It may have been written all the same; if so, the watch or the next try says so.
-            Err(_) => {
-                self.failed("no answer in time");
-                self.look().await;
-            }
+            Err(_) => self.failed("no answer in time"),
+        }
+    }
+
+    async fn ask(&mut self) {
+        let Some(from) = self.state.lease.clone() else {
+            return self.look().await;
+        };
+        let asking = lease::asked(from, &self.elector.me.to_string());
+        let name = names::shard(&self.elector.database, self.elector.slot);
+        let options = PostParams::default();
+        let asked = self.elector.leases.replace(&name, &options, &asking);
+        match timeout(self.call_time(), asked).await {
+            // A renewal, most likely: the next step asks again.
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => self.look().await,
+            Ok(Ok(lease)) => self.observe(Some(lease)),
+            Ok(Err(error)) => self.failed(&error.to_string()),
+            Err(_) => self.failed("no answer in time"),
         }
     }
 
@@ -386,6 +399,15 @@ impl Running {
         }
         self.state.is_blind = true;
         self.pause();
+    }
+
+    /// The leader could not renew either, perhaps: it gets a whole duration from here on.
+    fn see_again(&mut self) {
+        if std::mem::take(&mut self.state.is_blind)
+            && let Some(sight) = &mut self.state.sight
+        {
+            sight.since = self.elector.clock.steady();
+        }
     }
 
     /// Flushes while it still serves and renews, then leaves.
@@ -444,6 +466,7 @@ impl Running {
             tracing::warn!(slot, fenced = term.was_fenced(), "no longer leading");
         }
         self.release().await;
+        self.state.acquired = None;
         let leader = self.peer().unwrap_or(Leader::Nobody);
         self.elector.board.set(slot, leader);
     }

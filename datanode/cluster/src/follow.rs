@@ -11,8 +11,15 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Resource, ResourceExt};
 use rhumb_crds::names;
+use rhumb_seams::Rand;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+/// A connection that died in silence is noticed this late, and a little more.  Elections
+/// go on meanwhile; a planned hand-over waits for it.
+const WATCH_SECONDS: u32 = 20;
+/// Between two tries, at least, and at most twice as long.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is known of one object.
 #[derive(Clone, Debug)]
@@ -24,71 +31,49 @@ pub enum Seen<K> {
 }
 
 /// One per slot.
-pub struct Slots<K> {
-    seen: Vec<watch::Sender<Seen<K>>>,
-    /// False while the watch is interrupted: silence then says nothing.
-    live: watch::Sender<bool>,
-}
+pub struct Slots<K>(Vec<watch::Sender<Seen<K>>>);
 
 impl<K> Slots<K> {
     pub fn new(slots: u32) -> Self {
-        Self {
-            seen: (0..slots).map(|_| watch::Sender::new(Seen::Unknown)).collect(),
-            live: watch::Sender::new(false),
-        }
+        Self((0..slots).map(|_| watch::Sender::new(Seen::Unknown)).collect())
     }
 
     pub fn subscribe(&self, slot: u32) -> watch::Receiver<Seen<K>> {
-        self.seen[slot as usize].subscribe()
-    }
-
-    pub fn live(&self) -> watch::Receiver<bool> {
-        self.live.subscribe()
+        self.0[slot as usize].subscribe()
     }
 
     fn set(&self, slot: usize, seen: Seen<K>) {
-        self.seen[slot].send_replace(seen);
-    }
-
-    fn set_live(&self, live: bool) {
-        self.live
-            .send_if_modified(|now| std::mem::replace(now, live) != live);
+        self.0[slot].send_replace(seen);
     }
 }
 
-/// Between two tries of a watch: a leader may have left meanwhile.
-#[derive(Clone, Debug)]
-struct Pauses(Duration);
-
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The default ones grow to a minute, and what a leader is asked would wait for that.
+struct Pauses(Rand);
 
 impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let now = self.0;
-        self.0 = (now * 2).min(LONGEST_PAUSE);
-        Some(now)
+        Some(PAUSE.mul_f64(1.0 + self.0.unit()))
     }
 }
 
 impl Backoff for Pauses {
-    fn reset(&mut self) {
-        self.0 = FIRST_PAUSE;
-    }
+    fn reset(&mut self) {}
 }
 
 /// Keeps `slots` at what the watch says, for ever.
-pub async fn follow<K>(api: Api<K>, database: String, slots: Arc<Slots<K>>)
+pub async fn follow<K>(api: Api<K>, database: String, slots: Arc<Slots<K>>, rand: Rand)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let config = watcher::Config::default().labels(&format!("{}={database}", names::DATABASE));
-    let mut events = watch_objects(api, config).backoff(Pauses(FIRST_PAUSE)).boxed();
+    let config = watcher::Config::default()
+        .labels(&format!("{}={database}", names::DATABASE))
+        .timeout(WATCH_SECONDS);
+    let mut events = watch_objects(api, config).backoff(Pauses(rand)).boxed();
     let index = |object: &K| {
         let name = object.name_any();
-        (0..slots.seen.len()).find(|slot| names::shard(&database, *slot as u32) == name)
+        (0..slots.0.len()).find(|slot| names::shard(&database, *slot as u32) == name)
     };
     let mut listed = BTreeSet::new();
     loop {
@@ -101,9 +86,8 @@ where
                 }
             }
             Ok(Some(Event::InitDone)) => {
-                let missing = (0..slots.seen.len()).filter(|slot| !listed.contains(slot));
+                let missing = (0..slots.0.len()).filter(|slot| !listed.contains(slot));
                 missing.for_each(|slot| slots.set(slot, Seen::Missing));
-                slots.set_live(true);
             }
             Ok(Some(Event::Apply(object))) => {
                 if let Some(slot) = index(&object) {
@@ -117,9 +101,7 @@ where
             }
             // The stream backs off and begins anew by itself.
             Err(error) => {
-                let kind = std::any::type_name::<K>();
-                tracing::warn!(%error, kind, "the watch was interrupted");
-                slots.set_live(false);
+                tracing::warn!(%error, kind = std::any::type_name::<K>(), "the watch was interrupted")
             }
             Ok(None) => return,
         }

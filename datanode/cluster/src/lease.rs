@@ -16,14 +16,23 @@ pub const ADDRESS: &str = "rhumb.dev/address";
 /// Who blanked the record on leaving.
 pub const RELEASED_BY: &str = "rhumb.dev/released-by";
 
+/// Who should lead and is there to do it.
+pub const ASKED_BY: &str = "rhumb.dev/asked-by";
+
 pub fn record(lease: &Lease) -> Record {
     let spec = lease.spec.clone().unwrap_or_default();
     let seconds = spec.lease_duration_seconds.unwrap_or_default().max(0);
     Record {
         holder: spec.holder_identity.unwrap_or_default(),
         released_by: annotation(lease, RELEASED_BY).map(str::to_owned),
+        asked_by: annotation(lease, ASKED_BY).map(str::to_owned),
         duration: Duration::from_secs(seconds as u64),
     }
+}
+
+/// Which takeover the record goes back to.
+pub fn acquired(lease: &Lease) -> Option<&MicroTime> {
+    lease.spec.as_ref()?.acquire_time.as_ref()
 }
 
 pub fn address(lease: &Lease) -> Option<SocketAddr> {
@@ -55,23 +64,39 @@ pub fn blank(database: &str, slot: u32) -> Lease {
     }
 }
 
-/// `lease` held by `holder`.  Its resource version stays: the write is a compare-and-swap.
-pub fn held(mut lease: Lease, holder: &str, address: SocketAddr, duration: Duration, unix_ms: i64) -> Lease {
+/// `lease` held by `holder` since `acquired`.  Its resource version stays: the write is a
+/// compare-and-swap.
+pub fn held(
+    mut lease: Lease,
+    (holder, address): (&str, SocketAddr),
+    duration: Duration,
+    acquired: &MicroTime,
+    unix_ms: i64,
+) -> Lease {
     let old = lease.spec.take().unwrap_or_default();
-    let now = moment(unix_ms);
     let goes_on = old.holder_identity.as_deref() == Some(holder);
     let transitions = old.lease_transitions.unwrap_or_default();
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(holder.to_owned()),
         lease_duration_seconds: Some(seconds(duration)),
-        acquire_time: old.acquire_time.filter(|_| goes_on).or_else(|| Some(now.clone())),
-        renew_time: Some(now),
+        acquire_time: Some(acquired.clone()),
+        renew_time: Some(moment(unix_ms)),
         lease_transitions: Some(transitions.saturating_add(i32::from(!goes_on))),
         ..LeaseSpec::default()
     });
     let annotations = lease.metadata.annotations.get_or_insert_default();
     annotations.remove(RELEASED_BY);
+    if !goes_on {
+        annotations.remove(ASKED_BY);
+    }
     annotations.insert(ADDRESS.into(), address.to_string());
+    lease
+}
+
+/// `lease` as it is, and `who` asks for it.
+pub fn asked(mut lease: Lease, who: &str) -> Lease {
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    annotations.insert(ASKED_BY.into(), who.to_owned());
     lease
 }
 
@@ -86,7 +111,7 @@ pub fn released(mut lease: Lease, holder: &str, unix_ms: i64) -> Lease {
     lease
 }
 
-fn moment(unix_ms: i64) -> MicroTime {
+pub fn moment(unix_ms: i64) -> MicroTime {
     MicroTime(Timestamp::from_millisecond(unix_ms).unwrap_or_default())
 }
 

@@ -20,6 +20,8 @@ mod rules;
 mod settings;
 mod slots;
 mod status;
+#[cfg(test)]
+mod testing;
 mod tls;
 
 pub use board::{Board, Leader};
@@ -30,6 +32,7 @@ pub use slots::slot_of;
 pub use tls::{Tls, TlsError};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -86,6 +89,23 @@ pub struct World {
     pub tasks: Tasks,
 }
 
+/// Longer than a watch lasts, so that only a dead connection is given up.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How the API server is reached.
+pub struct Clients {
+    pub watching: Client,
+    /// Repeats nothing by itself: a renewal that is retried for minutes is a lease that is
+    /// lost.
+    pub writing: Client,
+}
+
+/// Work of a member that goes on as long as its process does.
+pub struct Loop {
+    pub name: &'static str,
+    pub work: BoxFuture<'static, ()>,
+}
+
 impl Cluster {
     /// Joins the cluster this pod runs in.
     pub fn join(
@@ -96,71 +116,93 @@ impl Cluster {
         world: World,
     ) -> Result<Self, ClusterError> {
         let config = Config::incluster()?;
-        // A renewal that is retried for minutes is a lease that is lost.
-        let mut strict = config.clone();
+        let mut patient = config.clone();
+        patient.read_timeout = Some(SILENCE);
+        let mut strict = config;
         strict.default_retry = false;
-        let clients = (Client::try_from(config)?, Client::try_from(strict)?);
-        Ok(Self::join_with(clients, settings, me, bucket_uid, led, world))
+        let clients = Clients {
+            watching: Client::try_from(patient)?,
+            writing: Client::try_from(strict)?,
+        };
+        let World { clock, rand, tasks } = world;
+        let (cluster, loops) = Self::prepare(settings, me, bucket_uid, led, clients, (clock, rand));
+        for Loop { name, work } in loops {
+            let stopping = tasks.stopping().clone();
+            tasks.spawn(name, OnExit::Stop, async move {
+                tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => {}
+                    () = work => {}
+                }
+            });
+        }
+        Ok(cluster)
     }
 
-    fn join_with(
-        (watching, writing): (Client, Client),
+    /// A member and its loops, none of which runs yet: the simulator runs them itself.
+    pub fn prepare(
         settings: &Settings,
         me: Identity,
         bucket_uid: String,
         led: Arc<dyn Led>,
-        world: World,
-    ) -> Self {
-        let namespace = &settings.namespace;
+        clients: Clients,
+        (clock, rand): (Clock, Rand),
+    ) -> (Self, Vec<Loop>) {
+        let (database, namespace) = (&settings.database, &settings.namespace);
         let board = Board::new(settings.shards);
         let drain = CancellationToken::new();
         let (drained, count) = watch::channel(0);
         let leases = Arc::new(Slots::<Lease>::new(settings.shards));
         let shards = Arc::new(Slots::<Shard>::new(settings.shards));
-        let tasks = &world.tasks;
+        let mut loops = Vec::new();
         for slot in 0..settings.shards {
             let elector = Elector {
                 slot,
-                database: settings.database.clone(),
+                database: database.clone(),
                 me: me.clone(),
                 address: settings.peer_address(),
                 timing: settings.timing,
                 bucket_uid: bucket_uid.clone(),
-                leases: Api::namespaced(writing.clone(), namespace),
-                clock: world.clock.clone(),
-                rand: world.rand.clone(),
+                leases: Api::namespaced(clients.writing.clone(), namespace),
+                clock: clock.clone(),
+                rand: rand.clone(),
                 board: board.clone(),
                 led: led.clone(),
                 seen: leases.subscribe(slot),
-                live: leases.live(),
                 shard: shards.subscribe(slot),
                 drain: drain.clone(),
                 drained: drained.clone(),
             };
-            spawn(tasks, "elector", elector.run());
+            loops.push(Loop::new("elector", elector.run()));
             let reporter = Reporter {
                 slot,
-                database: settings.database.clone(),
+                database: database.clone(),
                 me: me.clone(),
                 bucket_uid: bucket_uid.clone(),
-                shards: Api::namespaced(writing.clone(), namespace),
+                shards: Api::namespaced(clients.writing.clone(), namespace),
                 shard: shards.subscribe(slot),
                 leader: board.subscribe(slot),
                 led: led.clone(),
-                clock: world.clock.clone(),
+                clock: clock.clone(),
             };
-            spawn(tasks, "status", reporter.run());
+            loops.push(Loop::new("status", reporter.run()));
         }
-        let database = &settings.database;
-        let api = Api::namespaced(watching.clone(), namespace);
-        spawn(tasks, "lease watch", follow(api, database.clone(), leases));
-        let api = Api::namespaced(watching, namespace);
-        spawn(tasks, "shard watch", follow(api, database.clone(), shards));
-        Self {
+        let api = Api::namespaced(clients.watching.clone(), namespace);
+        loops.push(Loop::new(
+            "lease watch",
+            follow(api, database.clone(), leases, rand.clone()),
+        ));
+        let api = Api::namespaced(clients.watching, namespace);
+        loops.push(Loop::new(
+            "shard watch",
+            follow(api, database.clone(), shards, rand),
+        ));
+        let cluster = Self {
             board,
             drain,
             drained: count,
-        }
+        };
+        (cluster, loops)
     }
 
     /// Hands every slot over and leads nothing any more; returns when that is done.
@@ -173,13 +215,11 @@ impl Cluster {
     }
 }
 
-/// Loops that end with the process.
-fn spawn(tasks: &Tasks, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    let stopping = tasks.stopping().clone();
-    tasks.spawn(name, OnExit::Stop, async move {
-        tokio::select! {
-            () = work => {}
-            () = stopping.cancelled() => {}
+impl Loop {
+    fn new(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self {
+            name,
+            work: Box::pin(work),
         }
-    });
+    }
 }

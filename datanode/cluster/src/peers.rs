@@ -145,3 +145,6 @@ impl Peers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

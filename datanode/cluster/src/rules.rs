@@ -6,8 +6,14 @@
 //!   blank one with the release mark of who held it may be taken at once.
 //! - The same container under a new boot nonce takes at once: its predecessor is dead.
 //! - Rank `i` waits `i` steps longer (P12), so that who should lead is the first to try.
-//! - Who leads and is merely not able to renew stays leader; only another holder, seen in
-//!   the record, ends that (P16).
+//! - Who should lead and does not says so in the record of who does: it hands over to
+//!   nobody that is not there.
+//! - Who leads and is merely not able to renew stays leader; only another holder ends that
+//!   (P16).  One that led and left is not in the record any more: what is neither as the
+//!   leader wrote it, nor was seen before its last renewal can have been waited out, ends
+//!   it too.
+//! - A missing Lease is made blank, and taken only then: every takeover compares and swaps
+//!   the very version that was waited out.
 
 use std::time::Duration;
 
@@ -61,6 +67,8 @@ pub struct Record {
     pub holder: String,
     /// Who blanked it on leaving; taking it removes the mark.
     pub released_by: Option<String>,
+    /// Who should lead and is there to do it.
+    pub asked_by: Option<String>,
     pub duration: Duration,
 }
 
@@ -76,18 +84,26 @@ pub struct Candidate<'a> {
     pub me: &'a Identity,
     /// Place in `Shard.spec.nodes`, or behind its end.
     pub rank: u32,
+    /// It is the one that should lead.
+    pub is_first: bool,
     /// It has a term.
     pub leads: bool,
     /// When its last renewal was sent.
     pub renewed: Duration,
+    /// The record is one of its own writes, of this term or of the attempt to begin one.
+    pub wrote: bool,
     /// Not before this does it take anything; `None`: never.
     pub contends_from: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Write ourselves into the record: a renewal, a takeover or a new Lease.
+    /// Write ourselves into the record: a renewal or a takeover.
     Write,
+    /// Make the Lease that is missing, without a holder.
+    Create,
+    /// Write into the record of another holder that we are there and should lead.
+    Ask,
     /// Nothing to do before then, unless the record changes.
     WaitUntil(Duration),
     /// Nothing to do until something changes.
@@ -103,30 +119,38 @@ pub fn step(sight: &Sight, who: Candidate<'_>, timing: Timing, now: Duration) ->
     };
     let record = sight.record.as_ref();
     let holder = record.map_or("", |record| record.holder.as_str());
-    if holder == who.me.to_string() {
-        return match who.leads {
-            true => at(who.renewed + timing.retry),
-            // The answer of our own write was lost, or we have left and could not say so.
-            false => take(Duration::ZERO, who, at),
+    let is_mine = holder == who.me.to_string();
+    if who.leads {
+        let is_unbroken = is_mine && who.wrote || sight.since < who.renewed + timing.duration;
+        return match record {
+            _ if !is_unbroken => Step::Yield,
+            None => Step::Create,
+            Some(_) if is_mine => at(who.renewed + timing.retry),
+            // Blanked by a hand: nobody else can have it yet.
+            Some(_) if holder.is_empty() => Step::Write,
+            Some(_) => Step::Yield,
         };
     }
-    if who.leads {
-        return match holder {
-            // Deleted or blanked by somebody: nobody else may have it yet.
-            "" => Step::Write,
-            _ => Step::Yield,
-        };
+    if is_mine && who.wrote {
+        // The answer of our own write was lost, or we have left and could not say so.
+        return take(Duration::ZERO, who, at);
     }
     let predecessor = Identity::parse(holder).is_some_and(|held| held.is_earlier_start_of(who.me));
     if predecessor {
         return take(Duration::ZERO, who, at);
     }
     let patience = match record {
+        None => return who.contends_from.map_or(Step::Wait, |_| Step::Create),
         Some(record) if is_released(record) => Duration::ZERO,
         Some(record) => record.duration.min(LONGEST).max(timing.duration),
-        None => timing.duration,
     };
-    take(sight.since + patience + RANK_STEP * who.rank, who, at)
+    let due = sight.since + patience + RANK_STEP * who.rank;
+    let may_ask = who.is_first && !holder.is_empty() && who.contends_from.is_some_and(|from| from <= now);
+    let has_asked = record.and_then(|record| record.asked_by.as_deref()) == Some(&who.me.to_string());
+    match may_ask && !has_asked && now < due {
+        true => Step::Ask,
+        false => take(due, who, at),
+    }
 }
 
 fn take(due: Duration, who: Candidate<'_>, at: impl Fn(Duration) -> Step) -> Step {
@@ -173,24 +197,31 @@ mod tests {
         let who = Candidate {
             me: &me,
             rank,
+            is_first: false,
             leads: false,
             renewed: Duration::ZERO,
+            wrote: false,
             contends_from: Some(Duration::ZERO),
         };
         step(&sight, who, TIMING, now)
     }
 
+    /// `a_1_x`, which last renewed at 10 s, looks at `record` as soon as it is there.
     fn lead(record: Option<Record>, now: Duration) -> Step {
+        lead_since(record, ms(10_000), now)
+    }
+
+    fn lead_since(record: Option<Record>, since: Duration, now: Duration) -> Step {
         let me = identity("a_1_x");
-        let sight = Sight {
-            record,
-            since: ms(10_000),
-        };
+        let wrote = record == held("a_1_x");
+        let sight = Sight { record, since };
         let who = Candidate {
             me: &me,
             rank: 0,
+            is_first: true,
             leads: true,
             renewed: ms(10_000),
+            wrote,
             contends_from: Some(Duration::ZERO),
         };
         step(&sight, who, TIMING, now)
@@ -204,10 +235,10 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_blanked_lease_is_waited_out() {
-        assert_eq!(look(None, 0, ms(10_000)), Step::WaitUntil(ms(14_000)));
+    fn a_missing_lease_is_made_and_a_blank_one_waited_out() {
+        assert_eq!(look(None, 2, ms(10_000)), Step::Create);
         assert_eq!(look(held(""), 0, ms(10_000)), Step::WaitUntil(ms(14_000)));
-        assert_eq!(look(None, 1, ms(14_200)), Step::Write);
+        assert_eq!(look(held(""), 1, ms(14_200)), Step::Write);
     }
 
     #[test]
@@ -227,6 +258,7 @@ mod tests {
             holder: "b_2_y".into(),
             released_by: Some("c_3_z".into()),
             duration: ms(1),
+            ..Record::default()
         });
         assert_eq!(look(edited, 0, ms(10_001)), Step::WaitUntil(ms(14_000)));
     }
@@ -254,14 +286,16 @@ mod tests {
     fn who_does_not_contend_waits() {
         let me = identity("a_1_x");
         let sight = Sight {
-            record: None,
+            record: held("b_2_y"),
             since: Duration::ZERO,
         };
         let mut who = Candidate {
             me: &me,
             rank: 0,
+            is_first: false,
             leads: false,
             renewed: Duration::ZERO,
+            wrote: false,
             contends_from: None,
         };
         assert_eq!(step(&sight, who, TIMING, ms(60_000)), Step::Wait);
@@ -270,14 +304,64 @@ mod tests {
     }
 
     #[test]
+    fn who_should_lead_asks_once_whoever_does() {
+        let me = identity("a_1_x");
+        let asked = |by: Option<&str>, now| {
+            let record = Record {
+                asked_by: by.map(str::to_owned),
+                ..held("b_2_y").expect("a record")
+            };
+            let sight = Sight {
+                record: Some(record),
+                since: ms(10_000),
+            };
+            let who = Candidate {
+                me: &me,
+                rank: 0,
+                is_first: true,
+                leads: false,
+                renewed: Duration::ZERO,
+                wrote: false,
+                contends_from: Some(ms(9_000)),
+            };
+            step(&sight, who, TIMING, now)
+        };
+        assert_eq!(asked(None, ms(10_001)), Step::Ask);
+        // An earlier start of ours, or another pod, has asked for itself.
+        assert_eq!(asked(Some("a_1_w"), ms(10_001)), Step::Ask);
+        assert_eq!(asked(Some("a_1_x"), ms(10_001)), Step::WaitUntil(ms(14_000)));
+        assert_eq!(asked(None, ms(14_000)), Step::Write);
+        assert_eq!(asked(None, ms(8_000)), Step::WaitUntil(ms(14_000)));
+    }
+
+    #[test]
     fn a_leader_renews_puts_itself_back_and_yields_only_to_another_holder() {
         assert_eq!(lead(held("a_1_x"), ms(10_700)), Step::WaitUntil(ms(10_800)));
         assert_eq!(lead(held("a_1_x"), ms(10_800)), Step::Write);
-        assert_eq!(lead(None, ms(10_001)), Step::Write);
+        assert_eq!(lead(None, ms(10_001)), Step::Create);
         assert_eq!(lead(held(""), ms(10_001)), Step::Write);
         assert_eq!(lead(held("b_2_y"), ms(10_001)), Step::Yield);
         // However long it could not renew.
         assert_eq!(lead(held("a_1_x"), ms(90_000)), Step::Write);
+    }
+
+    #[test]
+    fn a_record_that_somebody_else_may_have_held_meanwhile_ends_the_term() {
+        // Seen before anybody can have waited our last renewal out, and after.
+        for (since, step) in [(ms(13_999), Step::Write), (ms(14_000), Step::Yield)] {
+            assert_eq!(lead_since(held(""), since, ms(14_001)), step);
+        }
+        assert_eq!(lead_since(None, ms(14_000), ms(14_001)), Step::Yield);
+        let released = Some(Record {
+            released_by: Some("b_2_y".into()),
+            ..Record::default()
+        });
+        assert_eq!(lead_since(released, ms(20_000), ms(20_000)), Step::Yield);
+    }
+
+    #[test]
+    fn whoever_was_written_into_the_record_by_a_hand_waits_it_out() {
+        assert_eq!(look(held("a_1_x"), 0, ms(10_001)), Step::WaitUntil(ms(14_000)));
     }
 
     #[test]

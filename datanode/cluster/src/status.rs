@@ -89,7 +89,10 @@ impl Reporter {
             let is_due = match &said {
                 None => !word.says_nothing() || mentions(&shard, &self.me.pod),
                 Some((last, at)) => {
-                    last.gist() != word.gist() || (*last != word && at.elapsed() >= COUNT_EVERY)
+                    let may_repeat = at.elapsed() >= LOOK_EVERY;
+                    last.gist() != word.gist()
+                        || (*last != word && at.elapsed() >= COUNT_EVERY)
+                        || (may_repeat && !is_heard(&word, &shard, &self.me))
                 }
             };
             if is_due {
@@ -120,6 +123,7 @@ impl Reporter {
 
     async fn changed(&mut self) {
         tokio::select! {
+            biased;
             // The senders live as long as the cluster does.
             _ = self.shard.changed() => {}
             _ = self.leader.changed() => {}
@@ -200,6 +204,15 @@ fn mentions(shard: &Shard, pod: &str) -> bool {
         .any(|node| node.pod == pod)
 }
 
+/// Whether the Shard still says it: a leader that saw an older placement may have taken the
+/// word of this pod away, and an earlier leader may have written itself in once more.
+fn is_heard(word: &Word, shard: &Shard, me: &Identity) -> bool {
+    let status = shard.status.as_ref();
+    let leader = status.and_then(|status| status.leader.as_ref());
+    let leads = leader.is_some_and(|leader| leader.pod == me.pod && leader.pod_uid == me.uid);
+    (word.says_nothing() || mentions(shard, &me.pod)) && (!word.leads || leads)
+}
+
 /// Pods that say something of the slot and have no place in it.
 fn strangers(shard: &Shard, me: &str) -> Vec<String> {
     let entries = shard.status.iter().flat_map(|status| &status.nodes);
@@ -277,4 +290,153 @@ fn conditions(word: &Word, shard: &Shard, speaker: Speaker<'_>) -> Vec<Condition
     };
     let old = shard.status.as_ref().map_or(&[][..], |status| &status.conditions);
     conditions::merge(old, &[ready, store], word.generation, speaker.now)
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_crds::shard::ShardSpec;
+
+    use super::*;
+
+    fn shard(nodes: &[&str], database_uid: Option<&str>) -> Shard {
+        let reference = json!({ "name": "words" });
+        let spec = ShardSpec {
+            database_ref: serde_json::from_value(reference).expect("a reference"),
+            index: 0,
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            database_uid: database_uid.map(str::to_owned),
+        };
+        Shard::new("words-shard-0", spec)
+    }
+
+    fn word(leads: bool, is_listed: bool) -> Word {
+        Word {
+            leads,
+            is_listed,
+            store: Ok(()),
+            report: Report {
+                epoch: 7,
+                rows: 3,
+                ..Report::default()
+            },
+            foreign: None,
+            generation: Some(2),
+        }
+    }
+
+    fn said(word: &Word) -> Value {
+        let me = Identity::parse("a_1_x").expect("an identity");
+        let speaker = Speaker {
+            me: &me,
+            bucket_uid: "b1",
+            now: Timestamp::UNIX_EPOCH,
+        };
+        content(word, &shard(&["a", "b"], None), speaker)
+    }
+
+    fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+        let all = status["conditions"].as_array().expect("conditions");
+        all.iter().find(|c| c["type"] == kind).expect("it is said")
+    }
+
+    #[test]
+    fn a_leader_says_who_it_is_what_it_holds_and_that_it_is_ready() {
+        let status = said(&word(true, true));
+        assert_eq!(status["leader"], json!({ "pod": "a", "podUID": "1" }));
+        assert_eq!(
+            status["nodes"],
+            json!([{ "pod": "a", "podUID": "1", "warm": true }])
+        );
+        let numbers = [&status["epoch"], &status["rows"], &status["observedGeneration"]];
+        assert_eq!(numbers, [7, 3, 2]);
+        assert_eq!(status["databaseUID"], "b1");
+        assert_eq!(condition(&status, READY)["status"], "True");
+    }
+
+    #[test]
+    fn a_follower_says_only_that_it_is_warm() {
+        let status = said(&word(false, true));
+        assert_eq!(
+            status,
+            json!({ "nodes": [{ "pod": "a", "podUID": "1", "warm": true }] })
+        );
+    }
+
+    #[test]
+    fn who_neither_leads_nor_is_listed_takes_back_all_it_said() {
+        assert_eq!(said(&word(false, false)), json!({}));
+        // Who leads without being listed is still to be seen.
+        assert_eq!(said(&word(true, false))["leader"]["pod"], "a");
+    }
+
+    #[test]
+    fn a_bucket_that_is_away_makes_cold_and_not_ready() {
+        let away = Word {
+            store: Err("no route".into()),
+            ..word(true, true)
+        };
+        let status = said(&away);
+        assert_eq!(status["nodes"][0]["warm"], false);
+        assert_eq!(condition(&status, OBJECT_STORE_REACHABLE)["status"], "False");
+        assert_eq!(condition(&status, READY)["message"], "no route");
+    }
+
+    #[test]
+    fn a_bucket_of_another_database_is_said_by_followers_too() {
+        let foreign = Word {
+            foreign: Some("b2".into()),
+            ..word(false, true)
+        };
+        let status = said(&foreign);
+        assert_eq!(status["nodes"][0]["warm"], false);
+        assert_eq!(condition(&status, READY)["reason"], "ForeignBucket");
+        assert!(status.get("leader").is_none());
+    }
+
+    #[test]
+    fn what_others_took_away_is_not_heard() {
+        let me = Identity::parse("a_1_x").expect("an identity");
+        let mut shard = shard(&["a"], None);
+        let spoken = [word(true, true), word(false, true)];
+        assert!(spoken.iter().all(|word| !is_heard(word, &shard, &me)));
+        assert!(is_heard(&word(false, false), &shard, &me));
+        shard.status = serde_json::from_value(said(&word(false, true))).ok();
+        assert!(!is_heard(&word(true, true), &shard, &me), "nobody leads");
+        assert!(is_heard(&word(false, true), &shard, &me));
+        shard.status = serde_json::from_value(said(&word(true, true))).ok();
+        assert!(is_heard(&word(true, true), &shard, &me));
+    }
+
+    #[test]
+    fn counters_alone_are_no_news() {
+        let mut later = word(true, true);
+        later.report.rows += 1;
+        assert_eq!(later.gist(), word(true, true).gist());
+        later.report.epoch += 1;
+        assert_ne!(later.gist(), word(true, true).gist());
+    }
+
+    #[test]
+    fn pods_without_a_place_are_strangers() {
+        let mut shard = shard(&["a"], None);
+        let entry = |pod: &str| ShardNode {
+            pod: pod.into(),
+            pod_uid: "1".into(),
+            warm: true,
+            lag_seconds: None,
+        };
+        shard.status = Some(ShardStatus {
+            nodes: ["a", "me", "gone"].map(entry).into(),
+            ..ShardStatus::default()
+        });
+        assert_eq!(strangers(&shard, "me"), ["gone"]);
+        assert!(mentions(&shard, "gone") && !mentions(&shard, "b"));
+    }
+
+    #[test]
+    fn managers_of_long_names_differ_and_fit() {
+        let (one, two) = (format!("{}-x", "a".repeat(200)), format!("{}-y", "a".repeat(200)));
+        assert_ne!(manager(&one), manager(&two));
+        assert!(manager(&one).len() <= 128);
+    }
 }

@@ -84,7 +84,7 @@ impl Tls {
         }
     }
 
-    fn reload(&self) -> Result<bool, TlsError> {
+    pub(crate) fn reload(&self) -> Result<bool, TlsError> {
         let files = read(&self.0.dir)?;
         if self.0.now.read().files == files {
             return Ok(false);
@@ -143,4 +143,39 @@ fn build(dir: &Path, files: Vec<Vec<u8>>) -> Result<Loaded, TlsError> {
         client: Arc::new(client),
         server: Arc::new(server),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Authority, Files, PEER_NAME};
+
+    #[test]
+    fn files_that_cannot_be_used_leave_what_is_in_use() {
+        let authority = Authority::new();
+        let files = Files::new(&authority, &authority);
+        let tls = files.load();
+        let before = tls.client();
+        files.write("tls.key", "half a k");
+        assert!(tls.reload().is_err());
+        assert!(Arc::ptr_eq(&before, &tls.client()));
+        files.renew(&authority, &authority);
+        assert!(tls.reload().expect("sound"));
+        assert!(!Arc::ptr_eq(&before, &tls.client()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_file() {
+        let authority = Authority::new();
+        let files = Files::new(&authority, &authority);
+        let refused = || match Tls::load(files.path(), PEER_NAME) {
+            Ok(_) => panic!("it must be refused"),
+            Err(error) => error.to_string(),
+        };
+        files.write("ca.crt", "");
+        assert!(refused().contains("ca.crt"), "{}", refused());
+        files.renew(&authority, &authority);
+        std::fs::remove_file(files.path().join("tls.crt")).expect("removed");
+        assert!(refused().contains("tls.crt"), "{}", refused());
+    }
 }

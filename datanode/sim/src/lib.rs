@@ -7,6 +7,7 @@
 //! a seed, and what is not simulated.
 
 mod base;
+pub mod cluster;
 mod history;
 mod nemesis;
 mod network;

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use super::plan::{Step, plan};
 use super::reconcile;
 use crate::context::{Context, Settings};
-use crate::fake::FakeApi;
+use rhumb_fake_api::FakeApi;
 
 const RHUMB: &str = "/apis/rhumb.dev/v1alpha1/namespaces/prod";
 

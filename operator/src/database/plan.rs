@@ -137,7 +137,7 @@ fn place(sight: &Sight, actions: &mut Vec<Action>) -> Vec<(u32, String, String)>
     let shards = sight.shards();
     let nodes = sight.nodes();
     let slots: Vec<Slot> = (0..db.spec.sharding.count)
-        .map(|index| slot(index, shards.iter().find(|s| s.spec.index == index), &nodes))
+        .map(|index| Slot::of(index, shards.iter().find(|s| s.spec.index == index), &nodes))
         .collect();
     let placement = placement::place(&nodes, &slots, db.spec.sharding.followers as usize);
     let uid = sight.database_uid();
@@ -207,31 +207,6 @@ fn forget(shard: &Shard, uids: &BTreeSet<&str>) -> Option<Action> {
         resource_version: shard.metadata.resource_version.clone().unwrap_or_default(),
         left,
     })
-}
-
-fn slot(index: u32, shard: Option<&Shard>, nodes: &[Node]) -> Slot {
-    let Some(shard) = shard else {
-        return Slot {
-            index,
-            ..Slot::default()
-        };
-    };
-    let status = shard.status.clone().unwrap_or_default();
-    let leader = status.leader.as_ref().filter(|leader| {
-        nodes
-            .iter()
-            .any(|node| node.name == leader.pod && node.uid == leader.pod_uid)
-    });
-    Slot {
-        index,
-        nodes: shard.spec.nodes.clone(),
-        leader: leader.map(|leader| leader.pod.clone()),
-        warm: nodes
-            .iter()
-            .filter(|node| status.is_warm(&node.name, &node.uid))
-            .map(|node| node.name.clone())
-            .collect(),
-    }
 }
 
 impl Sight {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::context::{Context, Settings};
-use crate::fake::FakeApi;
+use rhumb_fake_api::FakeApi;
 
 mod rollout;
 mod running;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rhumb_seams::{OnExit, Tasks};
 
 use super::*;
-use crate::fake::FakeApi;
+use rhumb_fake_api::FakeApi;
 
 fn elector(api: &FakeApi, me: &str) -> Elector {
     let rand = Rand::from_seed(me.len() as u64);
