@@ -15,8 +15,8 @@ use crate::database::{OpenStats, Sharing};
 use crate::env::Env;
 use crate::error::{EngineError, Outcome, PartOutcome};
 use crate::lead::Lead;
-use crate::partition::Partition;
 use crate::partition::writer::Applied;
+use crate::partition::{Partition, Whose};
 use crate::reading::Reading;
 use crate::schema_cell::SchemaCell;
 
@@ -316,11 +316,33 @@ impl Opening {
             unsound.close().await;
         }
         self.check().await?;
-        let opened = Partition::open(self.env.clone(), self.lead.clone(), self.schema, self.index).await;
+        let was_certain = self.lead.is_certain();
+        let whose = match was_certain {
+            true => Whose::Anybodys,
+            // A stalled process must not take anything from whoever replaced it (P16).
+            false => Whose::Nobodys,
+        };
+        let opened = Partition::open(
+            self.env.clone(),
+            self.lead.clone(),
+            self.schema,
+            self.index,
+            whose,
+        )
+        .await;
         if opened.as_ref().is_err_and(EngineError::is_fenced) {
             self.env.fence(&self.lead);
         }
         let partition = Arc::new(opened?);
+        // The claim may have come after a stall, over the head of a successor that trusts its
+        // Lease: nothing may be acknowledged then that the successor does not see.
+        if was_certain && !self.lead.is_certain() {
+            partition.close().await;
+            self.lead.check()?;
+            return Err(EngineError::Unavailable(
+                "this node cannot tell whether it still leads the collection".into(),
+            ));
+        }
         *cell.open.lock() = Some(partition.clone());
         // Whoever ends the term closes what is open then; this may have come after.
         if self.lead.is_over() {

@@ -10,7 +10,9 @@ use rhumb_core::query::{Consistency, Include};
 use rhumb_core::write::Write;
 use rhumb_core::{FieldType, Scalar, Value};
 use rhumb_engine::{Collection, Database, EngineError, Settings, Sharing};
-use rhumb_seams::{Clock, Term};
+use rhumb_seams::{Clock, Rand, Term};
+use rhumb_store::fault::{Fault, Faults, Rule};
+use rhumb_store::metrics::Op;
 
 const DIM: usize = 4;
 
@@ -193,4 +195,29 @@ async fn a_partition_opens_even_when_every_caller_gives_up() {
     put(&things, 1).await.expect("acknowledged");
     // One claim, not one per caller.
     assert_eq!(a.database.open_stats(|_| true).epoch, 1);
+}
+
+/// The process stalls between looking at its term and claiming; the successor trusts its
+/// own term meanwhile and asks nobody.
+#[tokio::test]
+async fn a_claim_that_came_too_late_serves_nothing() {
+    let faults = Faults::new(Rand::from_seed(1));
+    let mut store = Store::memory();
+    store.options.faults = Some(faults.clone());
+    let a = node(&store, "a").await;
+    let term = Term::new(a.clock.clone(), a.clock.steady() + Duration::from_millis(300));
+    let under = a.database.under(term.clone());
+    let created = under.create_collection(&name(), schema(DIM as u32), 1).await;
+    created.expect("created");
+    let things = a.things(&term).await.expect("it is there");
+    let slow = Rule::new(Fault::Delay(Duration::from_millis(500)))
+        .on(Op::Put)
+        .at("/state.json");
+    faults.add_rule(slow.times(1));
+    let late = put(&things, 1).await.expect_err("its term may be over");
+    assert!(matches!(late, EngineError::Unavailable(_)), "{late:?}");
+    assert_eq!(a.database.open_stats(|_| true).partitions, 0);
+    // It is nobody's now, and once the term is certain again it serves.
+    term.renew(a.clock.steady() + Duration::from_secs(600));
+    put(&things, 2).await.expect("acknowledged");
 }

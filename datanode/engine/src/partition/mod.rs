@@ -37,6 +37,14 @@ const QUEUE: usize = 1_024;
 /// How often somebody who waits for a flush makes sure that there is still someone to flush.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// From whom a partition may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Anybodys,
+    /// Nobody else holds it.
+    Nobodys,
+}
+
 /// A handle; the partition lives until it is closed.
 pub struct Partition {
     pub shared: Arc<Shared>,

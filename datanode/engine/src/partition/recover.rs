@@ -27,7 +27,7 @@ use crate::partition::maintain::Maintenance;
 use crate::partition::memtable::Memtable;
 use crate::partition::pace::Pace;
 use crate::partition::writer::Writer;
-use crate::partition::{Partition, QUEUE, Shared};
+use crate::partition::{Partition, QUEUE, Shared, Whose};
 use crate::rows;
 use crate::schema_cell::SchemaCell;
 
@@ -40,6 +40,7 @@ impl Partition {
         lead: Lead,
         schema: Arc<SchemaCell>,
         index: u32,
+        whose: Whose,
     ) -> Result<Self, EngineError> {
         let started = tokio::time::Instant::now();
         let place = PartitionFolder::new(&env.bucket, &schema.entry().id, index);
@@ -49,10 +50,9 @@ impl Partition {
             barrier,
             mut tail,
             tail_slots,
-        } = match lead.is_certain() {
-            true => takeover(&place, &env.holder).await?,
-            // A stalled process must not take anything from whoever replaced it (P16).
-            false => takeover_if_free(&place, &env.holder).await?,
+        } = match whose {
+            Whose::Anybodys => takeover(&place, &env.holder).await?,
+            Whose::Nobodys => takeover_if_free(&place, &env.holder).await?,
         };
         let state = claim.state().clone();
         let folder = format!("c/{}/p{index}", schema.entry().id);
