@@ -32,6 +32,9 @@ addresses() {
     # An empty bridge carries them: not every kernel has a dummy link.
     ip link add rhumb0 type bridge 2>/dev/null || true
     ip link set rhumb0 up
+    # What no Service or pod has at the moment goes nowhere, and not to a stranger outside.
+    ip route replace 10.96.0.0/16 dev rhumb0
+    ip route replace 10.244.0.0/16 dev rhumb0
     for number in $(seq "$nodes"); do ip addr replace "10.250.0.$number/32" dev rhumb0; done
     sysctl -qw net.ipv4.ip_forward=1
     sysctl -qw net.bridge.bridge-nf-call-iptables=1 2>/dev/null || true
