@@ -55,8 +55,6 @@ pub struct ClusterSim {
 impl ClusterSim {
     /// Call it inside a paused current-thread runtime.
     pub fn new(seed: u64, slots: u32, plan: ClusterPlan) -> Self {
-        // The watches of kube-runtime draw their pauses from the thread's own generator.
-        fastrand::seed(seed);
         let rand = Rand::from_seed(seed);
         let trace = Trace::new(plan.keep_trace);
         Self {
