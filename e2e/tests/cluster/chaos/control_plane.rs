@@ -279,9 +279,17 @@ async fn a_database_that_loses_all_pods_says_so_and_says_when_it_is_back() {
     .await;
 }
 
+const SERVICE_RULES: Duration = Duration::from_secs(5);
+
 async fn back(database: &Database<'_>) -> VectorDatabase {
     let ready = database.ready().await;
-    let answer = database.client().await.get("/v1/collections").send().await;
-    assert_eq!(answer.expect("an answer").status, 200);
+    let client = database.client().await;
+    // The Service's rules on each node follow a moment after the pods' readiness.
+    wait_for("an answer by the Service", SERVICE_RULES, async || {
+        let answer = client.get("/v1/collections").send().await;
+        let answer = answer.map_err(|none| anyhow::anyhow!("{none:?}"))?;
+        expect_eq(answer.status, 200)
+    })
+    .await;
     ready
 }
