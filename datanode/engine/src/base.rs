@@ -8,7 +8,7 @@
 //! - One fragment is one view segment: row offset = ordinal, for as long as it lives.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -18,6 +18,7 @@ use arrow_schema::{ArrowError, Schema as ArrowSchema};
 use futures::TryStreamExt;
 use lance::Dataset;
 use lance::dataset::cleanup::CleanupPolicy;
+use lance::dataset::scanner::DatasetRecordBatchStream;
 use lance::dataset::transaction::{Operation, Transaction, TransactionBuilder};
 use lance::dataset::{
     CommitBuilder, InsertBuilder, NewColumnTransform, ProjectionRequest, WriteMode, WriteParams,
@@ -26,7 +27,10 @@ use lance::deps::datafusion::error::DataFusionError;
 use lance::deps::datafusion::execution::SendableRecordBatchStream;
 use lance::deps::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use lance_core::utils::deletion::DeletionVector;
+use lance_io::object_store::ObjectStore;
+use lance_io::utils::CachedFileSize;
 use lance_table::format::Fragment;
+use object_store::path::Path;
 use rhumb_core::{FieldName, Schema};
 use roaring::RoaringBitmap;
 
@@ -133,14 +137,9 @@ impl Base {
         Ok(infos)
     }
 
-    /// Columns of one fragment, live rows only, in row order; `_rowaddr` tells the offset.
-    /// A column the table does not have yet is left out.
-    pub async fn scan(
-        &self,
-        fragment: u64,
-        columns: &[Cow<'_, str>],
-        mut each: impl FnMut(&[u32], RecordBatch) -> Result<(), EngineError>,
-    ) -> Result<(), EngineError> {
+    /// Columns of one fragment, live rows only, in row order, with their offsets.  A column
+    /// the table does not have yet is left out.
+    pub async fn batches(&self, fragment: u64, columns: &[Cow<'_, str>]) -> Result<Batches, EngineError> {
         let fragment = self
             .dataset
             .get_fragment(fragment as usize)
@@ -151,13 +150,18 @@ impl Base {
             .batch_size(READ_BATCH_ROWS)
             .io_buffer_size(READ_AHEAD_BYTES)
             .scan_in_order(true);
-        let mut batches = scanner.try_into_stream().await?;
-        while let Some(batch) = batches.try_next().await? {
-            let addresses = batch
-                .column_by_name(lance_core::ROW_ADDR)
-                .and_then(|c| c.as_primitive_opt::<UInt64Type>())
-                .ok_or_else(|| EngineError::Bug("a scan came back without row addresses".into()))?;
-            let offsets: Vec<u32> = addresses.values().iter().map(|a| *a as u32).collect();
+        Ok(Batches(scanner.try_into_stream().await?))
+    }
+
+    /// As `batches`, to the end.
+    pub async fn scan(
+        &self,
+        fragment: u64,
+        columns: &[Cow<'_, str>],
+        mut each: impl FnMut(&[u32], RecordBatch) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let mut batches = self.batches(fragment, columns).await?;
+        while let Some((offsets, batch)) = batches.next().await? {
             each(&offsets, batch)?;
         }
         Ok(())
@@ -183,6 +187,36 @@ impl Base {
             )));
         }
         Ok(batch)
+    }
+
+    /// The file that holds a column of a fragment, the column's number in it, and its size.
+    /// `None` where the column came later than the fragment.
+    pub fn column_file(&self, fragment: u64, column: &str) -> Option<(Path, usize, CachedFileSize)> {
+        let field = self.dataset.schema().field(column)?.id;
+        let fragment = self.dataset.fragments().iter().find(|f| f.id == fragment)?;
+        fragment.files.iter().find_map(|file| {
+            let at = file.fields.iter().position(|id| *id == field)?;
+            let number = usize::try_from(*file.column_indices.get(at)?).ok()?;
+            // The table's own folder: we never write elsewhere.
+            let folder = file.base_id.is_none().then(|| self.dataset.data_dir())?;
+            Some((folder.join(file.path.as_str()), number, file.file_size_bytes.clone()))
+        })
+    }
+
+    /// A column's number: its own for as long as the table lives.
+    pub fn field_number(&self, column: &str) -> Option<i32> {
+        Some(self.dataset.schema().field(column)?.id)
+    }
+
+    /// The names, without their endings, of the files that hold this version's rows.
+    pub fn data_file_stems(&self) -> BTreeSet<String> {
+        let files = self.dataset.fragments().iter().flat_map(|f| &f.files);
+        let stem = |path: &str| path.split_once('.').map_or(path, |(stem, _)| stem).to_owned();
+        files.map(|file| stem(&file.path)).collect()
+    }
+
+    pub async fn object_store(&self) -> Result<Arc<ObjectStore>, EngineError> {
+        Ok(self.dataset.object_store(None).await?)
     }
 
     fn known<'a>(&self, columns: &'a [Cow<'_, str>]) -> Vec<&'a str> {
@@ -359,6 +393,23 @@ impl Base {
         };
         self.dataset.cleanup_with_policy(policy).await?;
         Ok(())
+    }
+}
+
+/// A scan under way.
+pub struct Batches(DatasetRecordBatchStream);
+
+impl Batches {
+    pub async fn next(&mut self) -> Result<Option<(Vec<u32>, RecordBatch)>, EngineError> {
+        let Some(batch) = self.0.try_next().await? else {
+            return Ok(None);
+        };
+        let addresses = batch
+            .column_by_name(lance_core::ROW_ADDR)
+            .and_then(|c| c.as_primitive_opt::<UInt64Type>())
+            .ok_or_else(|| EngineError::Bug("a scan came back without row addresses".into()))?;
+        let offsets = addresses.values().iter().map(|a| *a as u32).collect();
+        Ok(Some((offsets, batch)))
     }
 }
 

@@ -77,6 +77,7 @@ impl MemtableBudget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartKind {
     Codes,
+    Lists,
     Column,
 }
 
@@ -132,6 +133,7 @@ impl SegmentParts {
             if let Some(segment) = oldest.segment.upgrade() {
                 match oldest.kind {
                     PartKind::Codes => drop(segment.detach_codes(oldest.field.as_str())),
+                    PartKind::Lists => drop(segment.detach_lists(oldest.field.as_str())),
                     PartKind::Column => drop(segment.detach_column(oldest.field.as_str())),
                 }
             }

@@ -19,10 +19,12 @@ mod lance_store;
 mod lead;
 mod partition;
 mod pinned;
+mod raw;
 mod reading;
 mod rows;
 mod schema_cell;
 mod sole_writer;
+mod view_files;
 
 pub use collection::{Collection, Stats, Written};
 pub use database::{Created, Database, OpenStats, Settings, Sharing};

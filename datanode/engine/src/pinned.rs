@@ -3,15 +3,18 @@
 
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use rhumb_core::query::Include;
-use rhumb_core::{DocId, Document, FieldName, FieldType, Filter, Position, Schema, Vector, VectorType};
+use rhumb_core::{DocId, Document, FieldName, FieldType, Filter, Position, Schema, Value, Vector, VectorType};
 use rhumb_view::{Codes, CodesBuilder, Column, ColumnBuilder, RowMask, RowRef, Segment, Snapshot, ViewError};
+use tokio::sync::mpsc;
 
 use crate::base::{self, Base};
 use crate::budget::PartKind;
 use crate::env::Env;
 use crate::error::EngineError;
 use crate::rows;
+use crate::view_files::{FileName, ViewFiles};
 
 #[derive(Clone)]
 pub struct Pinned {
@@ -19,6 +22,7 @@ pub struct Pinned {
     pub base: Option<Base>,
     pub schema: Arc<Schema>,
     pub env: Arc<Env>,
+    pub files: Arc<ViewFiles>,
     pub position: Position,
 }
 
@@ -175,37 +179,119 @@ impl Pinned {
     ) -> Result<Vec<Arc<Codes>>, EngineError> {
         let mut held = self.snapshot.hold_codes(field.as_str());
         for segment in self.snapshot.missing_codes(field.as_str()) {
-            let mut builder = CodesBuilder::new(ty, segment.len() as usize);
-            let mut next = 0;
-            self.base()?
-                .scan(
-                    segment.fragment(),
-                    &[rows::column_name(field)],
-                    |offsets, batch| {
-                        let Some(column) = batch.column_by_name(&rows::column_name(field)) else {
-                            return Ok(());
-                        };
-                        for (offset, vector) in offsets.iter().zip(rows::decode_vectors(column, ty)?) {
-                            (next..*offset)
-                                .try_for_each(|_| builder.push_missing())
-                                .map_err(bug)?;
-                            builder.push(vector.as_ref()).map_err(bug)?;
-                            next = offset + 1;
-                        }
-                        Ok(())
-                    },
-                )
-                .await?;
-            (next..segment.len())
-                .try_for_each(|_| builder.push_missing())
-                .map_err(bug)?;
-            let codes = Arc::new(builder.finish());
+            let codes = match self.saved_codes(&segment, field, ty).await? {
+                Some(codes) => codes,
+                None => self.made_codes(&segment, field, ty).await?,
+            };
+            let codes = Arc::new(codes);
             let bytes = codes.heap_size();
             segment.attach_codes(field.clone(), codes.clone()).map_err(bug)?;
             self.env.parts.loaded(&segment, field, PartKind::Codes, bytes);
             held.push(codes);
         }
         Ok(held)
+    }
+
+    async fn saved_codes(
+        &self,
+        segment: &Segment,
+        field: &FieldName,
+        ty: &VectorType,
+    ) -> Result<Option<Codes>, EngineError> {
+        let Some(name) = FileName::codes(self.base()?, segment.fragment(), &rows::column_name(field)) else {
+            return Ok(None);
+        };
+        let saved = self.files.read(&name, |bytes| Codes::from_bytes(bytes, ty)).await?;
+        Ok(saved.filter(|codes| codes.rows() == segment.len()))
+    }
+
+    async fn made_codes(
+        &self,
+        segment: &Segment,
+        field: &FieldName,
+        ty: &VectorType,
+    ) -> Result<Codes, EngineError> {
+        let mut builder = CodesBuilder::new(ty, segment.len() as usize);
+        let mut next = 0;
+        self.scan_vectors(segment, field, ty, |offset, vector| {
+            (next..offset).try_for_each(|_| builder.push_missing()).map_err(bug)?;
+            next = offset + 1;
+            builder.push(Some(&vector)).map_err(bug)
+        })
+        .await?;
+        (next..segment.len())
+            .try_for_each(|_| builder.push_missing())
+            .map_err(bug)?;
+        Ok(builder.finish())
+    }
+
+    /// The vectors of a segment, in ordinal order, in chunks.  Ends early, and well, when
+    /// nobody takes them any more.
+    pub async fn segment_vectors(
+        &self,
+        segment: &Segment,
+        field: &FieldName,
+        ty: &VectorType,
+        chunks: mpsc::Sender<Vec<(u32, Vector)>>,
+    ) -> Result<(), EngineError> {
+        let columns = [rows::column_name(field)];
+        let mut batches = self.base()?.batches(segment.fragment(), &columns).await?;
+        while let Some((offsets, batch)) = batches.next().await? {
+            let Some(column) = batch.column_by_name(&columns[0]) else { break };
+            let vectors = offsets.into_iter().zip(rows::decode_vectors(column, ty)?);
+            let chunk = vectors.filter_map(|(offset, vector)| Some((offset, vector?))).collect();
+            if chunks.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn scan_vectors(
+        &self,
+        segment: &Segment,
+        field: &FieldName,
+        ty: &VectorType,
+        mut each: impl FnMut(u32, Vector) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let columns = [rows::column_name(field)];
+        let of_batch = |offsets: &[u32], batch: RecordBatch| {
+            let Some(column) = batch.column_by_name(&columns[0]) else {
+                return Ok(());
+            };
+            for (offset, vector) in offsets.iter().zip(rows::decode_vectors(column, ty)?) {
+                if let Some(vector) = vector {
+                    each(*offset, vector)?;
+                }
+            }
+            Ok(())
+        };
+        self.base()?.scan(segment.fragment(), &columns, of_batch).await
+    }
+
+    /// Every live vector once, in no order that means anything.
+    pub async fn each_vector(
+        &self,
+        field: &FieldName,
+        ty: &VectorType,
+        mut each: impl FnMut(&Vector) -> Result<(), ViewError>,
+    ) -> Result<(), EngineError> {
+        for row in self.snapshot.fresh_refs() {
+            let document = self.snapshot.fresh_document(row);
+            if let Some(Value::Vector(vector)) = document.as_ref().and_then(|d| d.get(field.as_str())) {
+                each(vector).map_err(bug)?;
+            }
+        }
+        for sealed in self.snapshot.segments() {
+            self.scan_vectors(sealed.segment(), field, ty, |ordinal, vector| {
+                match sealed.is_live(ordinal) {
+                    true => each(&vector).map_err(bug),
+                    false => Ok(()),
+                }
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     fn field_type(&self, field: &FieldName) -> Result<FieldType, EngineError> {

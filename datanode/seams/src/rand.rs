@@ -62,6 +62,15 @@ impl Ids {
 
     /// A ULID in its 26-letter form.
     pub fn ulid(&self) -> String {
-        ulid::Ulid::from_parts(self.clock.unix_ms().max(0) as u64, self.rand.u128()).to_string()
+        self.new_ulid().to_string()
+    }
+
+    /// A ULID as a number: later ones are larger.
+    pub fn ulid_number(&self) -> u128 {
+        self.new_ulid().0
+    }
+
+    fn new_ulid(&self) -> ulid::Ulid {
+        ulid::Ulid::from_parts(self.clock.unix_ms().max(0) as u64, self.rand.u128())
     }
 }

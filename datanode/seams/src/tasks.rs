@@ -15,6 +15,9 @@ pub enum OnExit {
     Fine,
 }
 
+/// How much less a quiet thread counts to the scheduler than one that answers requests.
+const QUIET: i32 = 15;
+
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -60,6 +63,28 @@ impl Tasks {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, tokio::task::JoinError> {
         tokio::task::spawn_blocking(work).await
+    }
+
+    /// Work that may take its time, on a thread of its own with low priority, so that it never
+    /// holds up a request.  A panic comes back as `None`.  It goes on when nobody waits for it
+    /// any more; what is long looks at `stopping` now and then.
+    pub async fn compute_quietly<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (done, result) = tokio::sync::oneshot::channel();
+        let _tracked = self.tracker.token();
+        let started = std::thread::Builder::new().name(name.into()).spawn(move || {
+            // Refused where priorities are fixed: it then runs like any other thread.
+            let _ = rustix::process::nice(QUIET);
+            // Nobody waits any more: the result is of no use.
+            let _ = done.send(work());
+        });
+        if let Err(error) = started {
+            tracing::error!(task = name, %error, "no thread could be started");
+        }
+        result.await.ok()
     }
 
     /// Asks every task to stop and waits until all have ended.

@@ -25,6 +25,7 @@ use crate::certify::{self, Check};
 use crate::fault::{FaultStore, Faults};
 use crate::file::FileStore;
 use crate::identity::{self, Identity};
+use crate::local::LocalFile;
 use crate::metrics::{Metrics, MetricsStore};
 use crate::put_id::PutId;
 use crate::retry::{RetryPolicy, RetryStore, is_ambiguous};
@@ -82,6 +83,14 @@ impl Default for BucketOptions {
     }
 }
 
+/// Where a store keeps its objects.
+#[derive(PartialEq)]
+enum Place {
+    Folder(PathBuf),
+    Memory,
+    Remote,
+}
+
 /// Cheap to clone.  The folder lock of a `file://` bucket is held until the last clone and
 /// the last store handed out are gone.
 #[derive(Clone, Debug)]
@@ -96,6 +105,8 @@ struct Inner {
     identity: Identity,
     metrics: Metrics,
     ids: Ids,
+    /// Where the objects lie as files.
+    folder: Option<PathBuf>,
 }
 
 impl Bucket {
@@ -116,7 +127,12 @@ impl Bucket {
             StoreUrl::S3 { bucket, prefix } => (s3::connect(bucket, &options.s3_overrides)?, prefix.clone()),
             StoreUrl::Memory => (Arc::new(object_store::memory::InMemory::new()), Path::default()),
         };
-        Self::assemble(backend, prefix, url.is_local(), options, rand, ids).await
+        let place = match url {
+            StoreUrl::File { folder } => Place::Folder(folder.clone()),
+            StoreUrl::Memory => Place::Memory,
+            StoreUrl::S3 { .. } => Place::Remote,
+        };
+        Self::assemble(backend, prefix, place, options, rand, ids).await
     }
 
     /// A bucket over a store that is already there: the simulator's, or a test's.
@@ -127,18 +143,24 @@ impl Bucket {
         rand: Rand,
         ids: Ids,
     ) -> Result<Self> {
-        Self::assemble(backend, prefix, true, options, rand, ids).await
+        Self::assemble(backend, prefix, Place::Memory, options, rand, ids).await
     }
 
     async fn assemble(
         backend: Arc<dyn ObjectStore>,
         prefix: Path,
-        local: bool,
+        place: Place,
         options: BucketOptions,
         rand: Rand,
         ids: Ids,
     ) -> Result<Self> {
         let metrics = Metrics::default();
+        let local = place != Place::Remote;
+        // Faults must meet every read.
+        let folder = match place {
+            Place::Folder(folder) if options.faults.is_none() => Some(folder),
+            _ => None,
+        };
         let faulty: Arc<dyn ObjectStore> = match &options.faults {
             Some(faults) => Arc::new(FaultStore::new(backend, faults.clone())),
             None => backend,
@@ -177,6 +199,7 @@ impl Bucket {
             identity,
             metrics,
             ids,
+            folder,
         })))
     }
 
@@ -192,6 +215,12 @@ impl Bucket {
     /// The path of one of our own names, such as `catalog/books.json`.
     pub fn path(&self, relative: &str) -> Path {
         under(&self.0.prefix, relative)
+    }
+
+    /// The object as a file, where objects are files.  What is read from it is not checked:
+    /// see `local`.
+    pub fn local_file(&self, path: &Path) -> Option<LocalFile> {
+        LocalFile::open(&self.0.folder.as_ref()?.join(path.as_ref()))
     }
 
     /// The random name of the database in this bucket.

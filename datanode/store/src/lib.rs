@@ -20,6 +20,7 @@ mod failure;
 pub mod fault;
 pub mod file;
 pub mod identity;
+pub mod local;
 pub mod log;
 pub mod metrics;
 mod put_id;

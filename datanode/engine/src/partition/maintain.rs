@@ -13,7 +13,7 @@ use std::time::Duration;
 use rhumb_core::{Seq, Slot};
 use rhumb_store::log::Claim;
 use rhumb_store::state::IdemFile;
-use rhumb_view::{CodesBuilder, Frozen, Keys, Segment, Swap};
+use rhumb_view::{Codes, CodesBuilder, Frozen, Keys, Lists, RowRef, Segment, SegmentId, Swap};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -197,7 +197,23 @@ impl Maintenance {
             Some(fragment) => Some(self.sealed(fragment, frozen)?),
             None => None,
         };
+        if let Some(segment) = &segment {
+            self.list_frozen(segment, frozen).await?;
+        }
         self.complete(frozen, segment, Some(base))
+    }
+
+    /// The frozen rows' lists under their new ordinals, so that a flush slows no search.
+    async fn list_frozen(&self, segment: &Segment, frozen: &Arc<Frozen>) -> Result<(), EngineError> {
+        for (field, _) in self.shared.schema.schema().vectors() {
+            let Some(grid) = self.shared.view.grid(field.as_str()) else { continue };
+            let (frozen, of) = (frozen.clone(), field.clone());
+            let tasks = &self.shared.env.tasks;
+            let made = tasks.compute_quietly("lists", move || frozen.lists(&of, &grid, &|| false)).await;
+            let lists = made.ok_or_else(|| EngineError::Bug("making lists panicked".into()))?;
+            segment.attach_lists(field.clone(), Arc::new(lists.map_err(bug)?)).map_err(bug)?;
+        }
+        Ok(())
     }
 
     fn properties(&self, step: &str, upto: Slot) -> std::collections::HashMap<String, String> {
@@ -298,18 +314,20 @@ impl Maintenance {
         self.shared.view.settle();
         let snapshot = self.shared.view.snapshot();
         if let Some(sealed) = sealed.and_then(|id| snapshot.segment(id)) {
-            self.note_codes(sealed.segment());
+            self.note_parts(sealed.segment());
         }
+        self.shared.index_due.notify_one();
         Ok(())
     }
 
-    fn note_codes(&self, segment: &Arc<Segment>) {
+    fn note_parts(&self, segment: &Arc<Segment>) {
+        let parts = &self.shared.env.parts;
         for (field, _) in self.shared.schema.schema().vectors() {
             if let Some(codes) = segment.codes(field.as_str()) {
-                self.shared
-                    .env
-                    .parts
-                    .loaded(segment, field, PartKind::Codes, codes.heap_size());
+                parts.loaded(segment, field, PartKind::Codes, codes.heap_size());
+            }
+            if let Some(lists) = segment.lists(field.as_str()) {
+                parts.loaded(segment, field, PartKind::Lists, lists.heap_size());
             }
         }
     }
@@ -383,21 +401,59 @@ impl Maintenance {
             for ordinal in (0..info.physical_rows).filter(|o| !info.dead.contains(*o)) {
                 keys.push(&segment.id(ordinal)).map_err(bug)?;
                 seqs.push(segment.seq(ordinal));
-                mapping.push(rhumb_view::RowRef::new(*id, ordinal));
+                mapping.push(RowRef::new(*id, ordinal));
             }
         }
         let segment = match fragment {
             Some(fragment) => Some(Segment::new(fragment, keys.finish(), seqs).map_err(bug)?),
             None => None,
         };
+        if let Some(segment) = &segment {
+            self.carry_over(segment, &old, &mapping).await?;
+        }
         let ids: Vec<_> = old.iter().map(|(id, _)| *id).collect();
         let swap = Swap::segments(snapshot, &ids, segment, &mapping).map_err(bug)?;
-        {
+        let merged = {
             let mut current = shared.base.write();
-            shared.view.swap(swap).map_err(bug)?;
+            let merged = shared.view.swap(swap).map_err(bug)?;
             *current = Some(base);
-        }
+            merged
+        };
         shared.view.settle();
+        if let Some(sealed) = merged.and_then(|id| shared.view.snapshot().segment(id).cloned()) {
+            self.note_parts(sealed.segment());
+        }
+        shared.index_due.notify_one();
+        Ok(())
+    }
+
+    /// Codes and lists of the old segments under the new one's ordinals, where all have them:
+    /// a merge reads no vector and slows no search.
+    async fn carry_over(
+        &self,
+        segment: &Segment,
+        old: &[(SegmentId, Arc<Segment>)],
+        mapping: &[RowRef],
+    ) -> Result<(), EngineError> {
+        for (field, ty) in self.shared.schema.schema().vectors() {
+            let grid = self.shared.view.grid(field.as_str());
+            let (field, ty) = (field.clone(), *ty);
+            let (of, old, mapping) = (field.clone(), old.to_vec(), mapping.to_vec());
+            let tasks = &self.shared.env.tasks;
+            let carried = tasks.compute_quietly("carry over", move || {
+                let codes = Codes::carried(&of, &ty, &old, &mapping)?;
+                let lists = grid.map(|grid| Lists::carried(&of, &grid, &old, &mapping)).transpose()?;
+                Ok((codes, lists.flatten()))
+            });
+            let carried = carried.await.ok_or_else(|| EngineError::Bug("carrying codes over panicked".into()))?;
+            let (codes, lists): (Option<Codes>, Option<Lists>) = carried.map_err(bug)?;
+            if let Some(codes) = codes {
+                segment.attach_codes(field.clone(), Arc::new(codes)).map_err(bug)?;
+            }
+            if let Some(lists) = lists {
+                segment.attach_lists(field.clone(), Arc::new(lists)).map_err(bug)?;
+            }
+        }
         Ok(())
     }
 
@@ -412,6 +468,10 @@ impl Maintenance {
         let base = self.shared.base.read().clone();
         if let Some(base) = base {
             base.clean(now - KEEP_VERSIONS).await?;
+            let schema = self.shared.schema.schema();
+            let grids = schema.vectors().filter_map(|(field, _)| self.shared.view.grid(field.as_str()));
+            let grids: Vec<u128> = grids.map(|grid| grid.id()).collect();
+            self.shared.files.collect(&base, &grids).await?;
         }
         Ok(())
     }

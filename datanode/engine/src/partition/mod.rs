@@ -4,6 +4,7 @@
 //! that.  Closing ends both tasks; the log keeps what was not merged yet.
 
 mod group;
+mod index;
 pub mod maintain;
 mod memtable;
 mod merge_policy;
@@ -11,7 +12,7 @@ mod pace;
 mod recover;
 pub mod writer;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -19,8 +20,9 @@ use rhumb_core::query::Include;
 use rhumb_core::{DocId, Filter, Position};
 use rhumb_store::log::{Barrier, Claim, Log};
 use rhumb_view::{RowMask, Snapshot, View};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::base::Base;
 use crate::env::Env;
@@ -31,9 +33,12 @@ use crate::partition::writer::{Applied, Request, WriteRequest};
 use crate::pinned::Pinned;
 use crate::rows::Row;
 use crate::schema_cell::SchemaCell;
+use crate::view_files::ViewFiles;
 
 /// Requests waiting for the writer; more make their senders wait.
 const QUEUE: usize = 1_024;
+/// The indexer is told of every so many rows.
+const TELL_INDEXER: usize = 256;
 /// How often somebody who waits for a flush makes sure that there is still someone to flush.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -52,6 +57,9 @@ pub struct Partition {
     requests: mpsc::Sender<Request>,
     /// The writer and maintenance; each ends with what it owned of the claim.
     tasks: Mutex<Option<(JoinHandle<Log>, JoinHandle<Claim>)>>,
+    /// Ends the indexer, at the latest with this handle.
+    index_stop: CancellationToken,
+    _index_guard: DropGuard,
 }
 
 /// What the writer, maintenance and readers of a partition see.
@@ -72,6 +80,11 @@ pub struct Shared {
     pub position: watch::Sender<Position>,
     /// The number of the last finished flush.
     pub flushed: watch::Sender<u64>,
+    /// There may be something for the indexer to do.
+    pub index_due: Notify,
+    /// Rows shown since it was last told.
+    shown: AtomicUsize,
+    pub files: Arc<ViewFiles>,
     halted: Mutex<Option<String>>,
     /// A task of the partition panicked: what it was about to do is in doubt, and the
     /// partition has to be opened anew.
@@ -162,7 +175,7 @@ impl Partition {
 
     /// True when nothing runs or waits here, so that closing costs nobody anything.
     pub fn is_idle(&self) -> bool {
-        self.requests.capacity() == QUEUE && Arc::strong_count(&self.shared) <= 3
+        self.requests.capacity() == QUEUE && Arc::strong_count(&self.shared) <= 4
     }
 
     /// Refuses new requests, waits until both tasks have ended and hands the partition
@@ -186,6 +199,7 @@ impl Partition {
 
     /// Both owners of the claim, once; `None` when they are gone already.
     async fn stop(&self) -> Option<(Log, Claim)> {
+        self.index_stop.cancel();
         let (reply, ended) = oneshot::channel();
         if self.requests.send(Request::Close(reply)).await.is_ok() {
             // An error means that the writer had ended already.
@@ -223,6 +237,7 @@ impl Shared {
             base: base.clone(),
             schema: self.schema.schema(),
             env: self.env.clone(),
+            files: self.files.clone(),
             position: *self.position.borrow(),
         };
         (pinned, found)
@@ -230,8 +245,14 @@ impl Shared {
 
     /// Shows durable rows.
     pub fn show(&self, rows: Vec<Row>, position: Position) {
+        let shown = rows.len();
         self.view.apply(&writer::changes(rows));
         self.position.send_replace(position);
+        // One task shows; it is told often enough, and not for every single write.
+        if self.shown.fetch_add(shown, Ordering::Relaxed) + shown >= TELL_INDEXER {
+            self.shown.store(0, Ordering::Relaxed);
+            self.index_due.notify_one();
+        }
     }
 
     /// The current versions of `ids` that exist; with the document where `needs` says so.

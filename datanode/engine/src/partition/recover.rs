@@ -5,17 +5,17 @@
 //! stops here with `Corrupt`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::ids::IdKind;
 use rhumb_core::{DocId, Position, Seq};
-use rhumb_seams::OnExit;
+use rhumb_seams::{CancellationToken, OnExit};
 use rhumb_store::log::{
     Barrier, Claim, Log, PartitionFolder, Record, Replay, Takeover, takeover, takeover_if_free,
 };
 use rhumb_view::{Keys, Segment, View};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::base::{self, Base, FragmentInfo};
 use crate::entry::LogEntry;
@@ -23,6 +23,7 @@ use crate::env::Env;
 use crate::error::EngineError;
 use crate::idem;
 use crate::lead::Lead;
+use crate::partition::index::Indexer;
 use crate::partition::maintain::Maintenance;
 use crate::partition::memtable::Memtable;
 use crate::partition::pace::Pace;
@@ -30,6 +31,7 @@ use crate::partition::writer::Writer;
 use crate::partition::{Partition, QUEUE, Shared, Whose};
 use crate::rows;
 use crate::schema_cell::SchemaCell;
+use crate::view_files::ViewFiles;
 
 /// Flush jobs waiting for maintenance; the memtable budget stops writers long before.
 const FLUSH_QUEUE: usize = 64;
@@ -126,14 +128,19 @@ impl Partition {
             pace: Pace::default(),
         };
         let maintenance = Maintenance::new(shared.clone(), claim, jobs);
+        let index_stop = CancellationToken::new();
+        let indexer = Indexer::new(shared.clone(), index_stop.clone());
         let tasks = &shared.env.tasks;
         let writer = tasks.spawn("partition writer", OnExit::Fine, writer.run());
         let maintenance = tasks.spawn("partition maintenance", OnExit::Fine, maintenance.run());
+        tasks.spawn("partition indexer", OnExit::Fine, indexer.run());
         Self {
             shared,
             barrier,
             requests,
             tasks: Mutex::new(Some((writer, maintenance))),
+            _index_guard: index_stop.clone().drop_guard(),
+            index_stop,
         }
     }
 }
@@ -156,6 +163,9 @@ impl Shared {
         position: Position,
     ) -> Self {
         Self {
+            files: Arc::new(ViewFiles::new(env.bucket.clone(), &folder)),
+            index_due: Notify::new(),
+            shown: AtomicUsize::new(0),
             name,
             folder,
             env,

@@ -1,0 +1,321 @@
+//! Keeps the search structures of a partition up with its rows: trains grids, sorts rows
+//! into lists, measures how far searches must go, saves and loads what came of it.
+//!
+//! Nothing waits for this task and no answer depends on it: a search scans the codes of
+//! rows that are in no list yet.  What is long runs on quiet threads.  A round brings every
+//! vector field up to date; what fails is tried again in the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rhumb_core::{FieldName, Value, Vector, VectorIndex, VectorType};
+use rhumb_seams::CancellationToken;
+use rhumb_view::{Calibration, CalibrationQuery, Grid, GridTrainer, Lists, ListsBuilder, RowRef, Segment, ViewError};
+use tokio::time::Instant;
+
+use crate::budget::PartKind;
+use crate::error::EngineError;
+use crate::partition::Shared;
+use crate::pinned::Pinned;
+use crate::rows;
+use crate::view_files::FileName;
+
+/// With fewer rows a scan of all codes takes no longer than finding the lists.
+const LEAST_ROWS: u64 = 10_000;
+/// Fresh rows outside lists are scanned one by one: so many cost some ten microseconds.
+const FRESH_BACKLOG: u64 = 1_024;
+/// A grid is trained anew when there are so many times the rows it was trained for.
+const OUTGROWN: u64 = 3;
+/// Codes of smaller segments are made faster than they are loaded.
+const WORTH_SAVING: u32 = 4_096;
+/// Queries that a calibration is measured with.
+const QUERIES: usize = 200;
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(5);
+
+pub struct Indexer {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl Indexer {
+    pub fn new(shared: Arc<Shared>, stop: CancellationToken) -> Self {
+        Self { shared, stop }
+    }
+
+    /// Ends when the partition closes.
+    pub async fn run(self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.rounds() => {}
+        }
+    }
+
+    async fn rounds(&self) {
+        loop {
+            match self.round().await {
+                Ok(()) => self.shared.index_due.notified().await,
+                Err(error) => {
+                    tracing::warn!(partition = self.shared.name, %error, "indexing failed: trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn round(&self) -> Result<(), EngineError> {
+        let schema = self.shared.schema.schema();
+        for (field, ty) in schema.vectors() {
+            if Grid::supports(ty) && ty.index == VectorIndex::Auto {
+                self.lists(field, ty).await?;
+            }
+            self.save_codes(field).await?;
+        }
+        Ok(())
+    }
+
+    async fn lists(&self, field: &FieldName, ty: &VectorType) -> Result<(), EngineError> {
+        let Some(grid) = self.grid(field, ty).await? else {
+            return Ok(());
+        };
+        let pinned = self.shared.pin();
+        for segment in pinned.snapshot.missing_lists(field.as_str(), &grid) {
+            self.segment_lists(&pinned, &segment, field, ty, &grid).await?;
+        }
+        if self.shared.view.fresh_backlog(field.as_str()) >= FRESH_BACKLOG {
+            self.fresh_lists(field).await?;
+        }
+        if grid.calibration().queries() == 0 {
+            self.calibrate(field, ty, &grid).await?;
+        }
+        self.save_lists(field, &grid).await
+    }
+
+    /// The grid to use: the view's, a saved one, or a new one when the rows ask for it.
+    async fn grid(&self, field: &FieldName, ty: &VectorType) -> Result<Option<Arc<Grid>>, EngineError> {
+        let view = &self.shared.view;
+        let rows = view.snapshot().live_rows();
+        let known = match view.grid(field.as_str()) {
+            Some(grid) => Some(grid),
+            None => self.saved_grid(field).await?,
+        };
+        let grid = match known {
+            Some(grid) if rows <= grid.rows() * OUTGROWN => Some(grid),
+            known if rows < LEAST_ROWS => known,
+            _ => self.train(field, ty, rows).await?,
+        };
+        if let Some(grid) = &grid {
+            view.set_grid(field, Some(grid.clone()));
+        }
+        Ok(grid)
+    }
+
+    async fn train(
+        &self,
+        field: &FieldName,
+        ty: &VectorType,
+        rows: u64,
+    ) -> Result<Option<Arc<Grid>>, EngineError> {
+        let id = self.shared.env.ids.ulid_number();
+        let Some(mut trainer) = GridTrainer::new(ty, id, rows as usize, id as u64) else {
+            return Ok(None);
+        };
+        let started = Instant::now();
+        let pinned = self.shared.pin();
+        pinned
+            .each_vector(field, ty, |vector| trainer.push(vector))
+            .await?;
+        let grid = self.quietly("grid", |cancel| trainer.train(cancel)).await?;
+        let took_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(partition = self.shared.name, %field, rows, took_ms, "grid trained");
+        Ok(grid.map(Arc::new))
+    }
+
+    /// From a file, or made from the base.
+    async fn segment_lists(
+        &self,
+        pinned: &Pinned,
+        segment: &Arc<Segment>,
+        field: &FieldName,
+        ty: &VectorType,
+        grid: &Arc<Grid>,
+    ) -> Result<(), EngineError> {
+        let saved = match self.lists_name(pinned, segment, field, grid) {
+            Some(name) => {
+                let open = |bytes: &[u8]| Lists::from_bytes(bytes, grid.clone());
+                self.shared.files.read(&name, open).await?
+            }
+            None => None,
+        };
+        let lists = match saved.filter(|lists| lists.rows() == segment.len()) {
+            Some(lists) => lists,
+            None => self.made_lists(pinned, segment, field, ty, grid).await?,
+        };
+        let lists = Arc::new(lists);
+        segment.attach_lists(field.clone(), lists.clone()).map_err(bug)?;
+        let parts = &self.shared.env.parts;
+        parts.loaded(segment, field, PartKind::Lists, lists.heap_size());
+        Ok(())
+    }
+
+    async fn made_lists(
+        &self,
+        pinned: &Pinned,
+        segment: &Arc<Segment>,
+        field: &FieldName,
+        ty: &VectorType,
+        grid: &Arc<Grid>,
+    ) -> Result<Lists, EngineError> {
+        // A chunk is assigned on a quiet thread while the next one is being read.
+        let mut builder = ListsBuilder::new(grid.clone(), segment.len());
+        let (chunks, mut arriving) = tokio::sync::mpsc::channel::<Vec<(u32, Vector)>>(1);
+        let reading = pinned.segment_vectors(segment, field, ty, chunks);
+        let building = self.quietly("lists", move |cancel| {
+            while let Some(chunk) = arriving.blocking_recv() {
+                for (ordinal, vector) in &chunk {
+                    builder.push(*ordinal, Some(vector))?;
+                }
+                if cancel() {
+                    return Err(ViewError::Cancelled);
+                }
+            }
+            Ok(builder.finish())
+        });
+        let (read, lists) = tokio::join!(reading, building);
+        read?;
+        lists
+    }
+
+    async fn fresh_lists(&self, field: &FieldName) -> Result<(), EngineError> {
+        let (shared, field) = (self.shared.clone(), field.clone());
+        self.quietly("fresh lists", move |cancel| shared.view.list_fresh(&field, cancel))
+            .await?;
+        Ok(())
+    }
+
+    /// With stored vectors and what lies between them: users ask for more than what is there.
+    async fn calibrate(&self, field: &FieldName, ty: &VectorType, grid: &Arc<Grid>) -> Result<(), EngineError> {
+        if let Some(name) = self.calibration_name(&self.shared.pin(), field, grid)
+            && let Some(saved) = self.shared.files.read(&name, Calibration::from_bytes).await?
+        {
+            grid.calibrate(saved);
+            return Ok(());
+        }
+        let pinned = self.shared.pin();
+        let sample = pinned.sample(field, ty, QUERIES).await?;
+        if pinned.snapshot.missing_lists(field.as_str(), grid).is_empty() && !sample.is_empty() {
+            let _held = pinned.load_codes(field, ty).await?;
+            let (field, on) = (field.clone(), grid.clone());
+            let queries = CalibrationQuery::around(&sample);
+            let measured = self.quietly("calibration", move |cancel| {
+                pinned.snapshot.calibrate(&field, &on, &queries, cancel)
+            });
+            if let Some(measured) = measured.await? {
+                grid.calibrate(measured);
+            }
+        }
+        Ok(())
+    }
+
+    /// On a thread that yields to everybody else, to be cancelled with the partition.
+    async fn quietly<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, ViewError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let stop = self.stop.clone();
+        let done = self.shared.env.tasks.compute_quietly(name, move || work(&|| stop.is_cancelled()));
+        match done.await {
+            Some(Ok(result)) => Ok(result),
+            Some(Err(ViewError::Cancelled)) => Err(EngineError::Unavailable("the partition is closing".into())),
+            Some(Err(error)) => Err(bug(error)),
+            None => Err(EngineError::Bug(format!("{name}: the work panicked"))),
+        }
+    }
+}
+
+/// Saving and loading: see `view_files`.
+impl Indexer {
+    async fn saved_grid(&self, field: &FieldName) -> Result<Option<Arc<Grid>>, EngineError> {
+        let pinned = self.shared.pin();
+        let column = rows::column_name(field);
+        let Some(number) = pinned.base.as_ref().and_then(|base| base.field_number(&column)) else {
+            return Ok(None);
+        };
+        let Some(id) = self.shared.files.newest_grid(number).await? else {
+            return Ok(None);
+        };
+        let grid = self.shared.files.read(&FileName::grid(number, id), Grid::from_bytes).await?;
+        Ok(grid.map(Arc::new))
+    }
+
+    /// The grid goes last: lists without it are nothing, and it stands for all of them.
+    async fn save_lists(&self, field: &FieldName, grid: &Arc<Grid>) -> Result<(), EngineError> {
+        let (pinned, files) = (self.shared.pin(), &self.shared.files);
+        let column = rows::column_name(field);
+        let Some(base) = &pinned.base else { return Ok(()) };
+        let Some(number) = base.field_number(&column) else { return Ok(()) };
+        for sealed in pinned.snapshot.segments() {
+            let segment = sealed.segment();
+            let Some(name) = self.lists_name(&pinned, segment, field, grid) else { continue };
+            let lists = segment.lists(field.as_str());
+            if let Some(lists) = lists.filter(|lists| lists.grid().id() == grid.id() && worth_saving(segment))
+                && !files.has(&name).await?
+            {
+                files.write(&name, lists.to_bytes()).await?;
+            }
+        }
+        let name = FileName::grid(number, grid.id());
+        if !files.has(&name).await? {
+            files.write(&name, grid.to_bytes()).await?;
+        }
+        let calibration = grid.calibration();
+        if let Some(name) = self.calibration_name(&pinned, field, grid)
+            && calibration.queries() > 0
+            && !files.has(&name).await?
+        {
+            files.write(&name, calibration.to_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    async fn save_codes(&self, field: &FieldName) -> Result<(), EngineError> {
+        let pinned = self.shared.pin();
+        let Some(base) = &pinned.base else { return Ok(()) };
+        for sealed in pinned.snapshot.segments() {
+            let segment = sealed.segment();
+            let name = FileName::codes(base, segment.fragment(), &rows::column_name(field));
+            if let (Some(name), true) = (name, worth_saving(segment))
+                && !self.shared.files.has(&name).await?
+                && let Some(codes) = segment.codes(field.as_str())
+            {
+                self.shared.files.write(&name, codes.to_bytes()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lists_name(
+        &self,
+        pinned: &Pinned,
+        segment: &Segment,
+        field: &FieldName,
+        grid: &Grid,
+    ) -> Option<FileName> {
+        let column = rows::column_name(field);
+        FileName::lists(pinned.base.as_ref()?, segment.fragment(), &column, grid.id())
+    }
+
+    fn calibration_name(&self, pinned: &Pinned, field: &FieldName, grid: &Grid) -> Option<FileName> {
+        let number = pinned.base.as_ref()?.field_number(&rows::column_name(field))?;
+        Some(FileName::calibration(number, grid.id()))
+    }
+}
+
+fn worth_saving(segment: &Segment) -> bool {
+    segment.len() >= WORTH_SAVING
+}
+
+fn bug(error: ViewError) -> EngineError {
+    EngineError::Bug(error.to_string())
+}
