@@ -8,6 +8,7 @@ use std::time::Duration;
 use rhumb_core::aggregate::{Metric as Measure, Plan};
 use rhumb_core::filter::{Leaf, Path, Test};
 use rhumb_core::order::{OrderBy, OrderKey};
+use rhumb_core::query::Accuracy;
 use rhumb_core::{
     DocId, Document, Element, FieldName, FieldType, Filter, Metric, Scalar, Seq, Value, Vector, VectorIndex,
     VectorType,
@@ -169,6 +170,7 @@ fn searches(out: &mut impl Write, view: &View, vectors: &[Vec<f32>], random: &mu
                 query: &query,
                 k,
                 mask,
+                accuracy: Accuracy::Exact,
                 cancel: &|| false,
             };
             let (time, candidates) = timed(8, || snapshot.search(&spec))?;
@@ -310,6 +312,7 @@ fn writes(out: &mut impl Write, random: &mut Random) -> Result<()> {
         query: &query,
         k: 10,
         mask: None,
+        accuracy: Accuracy::Exact,
         cancel: &|| false,
     };
     let (time, found) = timed(3, || snapshot.search(&spec))?;

@@ -40,6 +40,17 @@ impl Bits {
         bits
     }
 
+    /// `None` unless there are just as many words as `len` bits need, and zeros past them.
+    pub(crate) fn from_words(words: Vec<u64>, len: usize) -> Option<Self> {
+        let mut bits = Self { words, len };
+        let before = bits.words.last().copied();
+        if bits.words.len() != len.div_ceil(WORD) {
+            return None;
+        }
+        bits.clear_tail();
+        (bits.words.last().copied() == before).then_some(bits)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -50,6 +50,12 @@ pub enum ViewError {
     VectorShape,
     #[error("a value of another type than its column")]
     ValueType,
+    /// A file of the view that is not as it was written; it can be built again.
+    #[error("the {what} file is damaged or of another version; build it again")]
+    Damaged { what: &'static str },
+    /// Lists of one grid met another grid, or a field of another type.
+    #[error("lists belong to another grid")]
+    OtherGrid,
     #[error("row {0:?} was not scored")]
     Unscored(RowRef),
     /// An aggregate with more groups than an answer may have.

@@ -18,6 +18,7 @@ use crate::error::ViewError;
 use crate::keys::{KeyRef, sort_by_key};
 use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
+use crate::stretches::{Stretched, Stretches};
 
 /// One write of one document.
 #[derive(Clone, Debug)]
@@ -92,6 +93,7 @@ impl Chunk {
 pub(crate) struct FreshRows {
     chunks: Arc<Vec<Arc<Chunk>>>,
     len: u32,
+    pub(crate) lists: Arc<Stretches>,
 }
 
 impl FreshRows {
@@ -99,6 +101,7 @@ impl FreshRows {
         Self {
             chunks: Arc::new(Vec::new()),
             len: 0,
+            lists: Arc::default(),
         }
     }
 
@@ -121,15 +124,21 @@ impl FreshRows {
     }
 
     /// The list in parts: where each begins and ends, and the codes of those that are full.
+    /// Parts that end at `from` or before are left out.
     pub(crate) fn parts(
         &self,
         field: &FieldName,
         ty: &VectorType,
+        from: u32,
     ) -> impl Iterator<Item = Result<Part, ViewError>> {
         let mut first = 0;
-        self.chunks.iter().map_while(move |chunk| {
-            let (start, end) = (first, first + chunk.slots.len() as u32);
-            first = end;
+        let placed = self.chunks.iter().map(move |chunk| {
+            let start = first;
+            first += chunk.slots.len() as u32;
+            (chunk, start, first)
+        });
+        let wanted = placed.skip_while(move |(_, _, end)| *end <= from);
+        wanted.map_while(move |(chunk, start, end)| {
             let part = |codes| Part {
                 rows: start..end.min(self.len),
                 codes,
@@ -142,6 +151,16 @@ impl FreshRows {
         })
     }
 
+    /// Stretches of the list that have lists, from its first row on.
+    pub(crate) fn stretches(&self, field: &FieldName) -> Stretched {
+        self.lists.get(field.as_str())
+    }
+
+    pub(crate) fn forget_lists(&self, field: &FieldName) {
+        self.lists.clear(field.as_str());
+    }
+
+    /// Of codes and lists.
     pub(crate) fn codes_size(&self) -> usize {
         let of = |chunk: &Arc<Chunk>| {
             chunk
@@ -151,7 +170,7 @@ impl FreshRows {
                 .map(|codes| codes.heap_size())
                 .sum::<usize>()
         };
-        self.chunks.iter().map(of).sum()
+        self.chunks.iter().map(of).sum::<usize>() + self.lists.heap_size()
     }
 
     /// Only the list that every clone was taken from is ever pushed to.

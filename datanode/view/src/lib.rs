@@ -12,6 +12,7 @@
 //! Nothing here fails on data from outside: a caller's mistake is a [`ViewError`].
 
 mod aggregate;
+mod ann;
 mod bits;
 mod codes;
 mod column;
@@ -28,8 +29,10 @@ mod search;
 mod segment;
 mod size;
 mod snapshot;
+mod stretches;
 mod view;
 
+pub use ann::{Calibration, Grid, GridTrainer, Lists, ListsBuilder, Part as ListsPart};
 pub use codes::{Codes, CodesBuilder};
 pub use column::{Column, ColumnBuilder};
 pub use error::ViewError;
@@ -40,7 +43,7 @@ pub use keys::{KeyRef, Keys, KeysBuilder};
 pub use ordered::Bounds;
 pub use rows::{RowRef, SegmentId};
 pub use score::{Scorer, exact_score};
-pub use search::{Candidates, Hit, SearchSpec};
+pub use search::{CalibrationQuery, Candidates, Hit, SearchSpec};
 pub use segment::Segment;
 pub use size::{HeapSize, SegmentSize};
 pub use snapshot::{Sealed, Snapshot};

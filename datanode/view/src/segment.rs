@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::RwLock;
 use rhumb_core::{DocId, FieldName, Seq};
 
+use crate::ann::Lists;
 use crate::codes::Codes;
 use crate::column::Column;
 use crate::error::ViewError;
@@ -22,6 +23,7 @@ pub struct Segment {
     seqs: Vec<Seq>,
     order: OnceLock<Option<Vec<u32>>>,
     codes: Parts<Codes>,
+    lists: Parts<Lists>,
     columns: Parts<Column>,
 }
 
@@ -46,6 +48,7 @@ impl Segment {
             seqs,
             order: OnceLock::new(),
             codes: Parts::new(),
+            lists: Parts::new(),
             columns: Parts::new(),
         })
     }
@@ -81,6 +84,11 @@ impl Segment {
         self.codes.get(field)
     }
 
+    /// What approximate searches go by; they need the codes too.
+    pub fn lists(&self, field: &str) -> Option<Arc<Lists>> {
+        self.lists.get(field)
+    }
+
     pub fn column(&self, field: &str) -> Option<Arc<Column>> {
         self.columns.get(field)
     }
@@ -89,6 +97,13 @@ impl Segment {
     pub fn attach_codes(&self, field: FieldName, codes: Arc<Codes>) -> Result<(), ViewError> {
         check_rows("codes", self.seqs.len(), codes.rows() as usize)?;
         self.codes.attach(field, codes);
+        Ok(())
+    }
+
+    /// Replaces what was attached under that name.
+    pub fn attach_lists(&self, field: FieldName, lists: Arc<Lists>) -> Result<(), ViewError> {
+        check_rows("lists", self.seqs.len(), lists.rows() as usize)?;
+        self.lists.attach(field, lists);
         Ok(())
     }
 
@@ -106,6 +121,11 @@ impl Segment {
     }
 
     /// As `detach_codes`.
+    pub fn detach_lists(&self, field: &str) -> Option<Arc<Lists>> {
+        self.lists.detach(field)
+    }
+
+    /// As `detach_codes`.
     pub fn detach_column(&self, field: &str) -> Option<Arc<Column>> {
         self.columns.detach(field)
     }
@@ -117,6 +137,7 @@ impl Segment {
             seqs: self.seqs.capacity() * size_of::<Seq>(),
             order: order.map_or(0, |order| order.capacity() * size_of::<u32>()),
             codes: self.codes.sum(Codes::heap_size),
+            lists: self.lists.sum(Lists::heap_size),
             columns: self.columns.sum(Column::heap_size),
         }
     }

@@ -1,6 +1,6 @@
 //! Bytes by part, for memory budgets.
 
-/// What one segment keeps alive.  Codes, columns and the order can be dropped and rebuilt.
+/// What one segment keeps alive.  Codes, lists, columns and the order can be dropped and rebuilt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SegmentSize {
     pub keys: usize,
@@ -8,12 +8,13 @@ pub struct SegmentSize {
     /// Ordinals in id order, made by the first ordered scan.
     pub order: usize,
     pub codes: usize,
+    pub lists: usize,
     pub columns: usize,
 }
 
 impl SegmentSize {
     pub fn total(&self) -> usize {
-        self.keys + self.seqs + self.order + self.codes + self.columns
+        self.keys + self.seqs + self.order + self.codes + self.lists + self.columns
     }
 }
 
@@ -38,6 +39,7 @@ impl HeapSize {
         self.segments.seqs += size.seqs;
         self.segments.order += size.order;
         self.segments.codes += size.codes;
+        self.segments.lists += size.lists;
         self.segments.columns += size.columns;
     }
 }

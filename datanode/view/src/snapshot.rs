@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use rhumb_core::{DocId, Document, FieldName, Seq};
 
+use crate::ann::{Grid, Lists};
 use crate::bits::{LiveBits, Ones};
 use crate::codes::Codes;
 use crate::column::Column;
@@ -167,6 +168,18 @@ impl Snapshot {
         self.populated()
             .filter_map(|sealed| sealed.segment.codes(field))
             .collect()
+    }
+
+    /// Segments that have no lists of `field` on this grid.
+    pub fn missing_lists(&self, field: &str, grid: &Grid) -> Vec<Arc<Segment>> {
+        let on_grid = |lists: Arc<Lists>| lists.grid().id() == grid.id();
+        let lacking = self.populated().filter(|sealed| !sealed.segment.lists(field).is_some_and(on_grid));
+        lacking.map(|sealed| sealed.segment.clone()).collect()
+    }
+
+    /// As `hold_codes`, for lists.
+    pub fn hold_lists(&self, field: &str) -> Vec<Arc<Lists>> {
+        self.populated().filter_map(|sealed| sealed.segment.lists(field)).collect()
     }
 
     /// As `hold_codes`, for the columns of these fields.

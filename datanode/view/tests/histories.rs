@@ -10,6 +10,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rhumb_core::aggregate::{Groups, Metric as Measure, Plan};
 use rhumb_core::order::{OrderBy, OrderKey};
+use rhumb_core::query::Accuracy;
 use rhumb_core::{DocId, Filter, Schema, Seq};
 use rhumb_view::{Bounds, Change, Frozen, RowRef, SearchSpec, SegmentId, Snapshot, View};
 use roaring::RoaringBitmap;
@@ -300,6 +301,7 @@ impl World {
                 query: &query,
                 k,
                 mask: None,
+                accuracy: Accuracy::Exact,
                 cancel: &|| false,
             };
             let bits = |hits: Vec<rhumb_view::Hit>| {

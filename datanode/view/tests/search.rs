@@ -5,6 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use rhumb_core::filter::{Leaf, Path, Test};
+use rhumb_core::query::Accuracy;
 use rhumb_core::{
     DocId, Document, Element, FieldName, Filter, Metric, Seq, Value, Vector, VectorIndex, VectorType,
 };
@@ -105,6 +106,7 @@ impl Rows {
                 query,
                 k,
                 mask: mask.as_ref(),
+                accuracy: Accuracy::Exact,
                 cancel: &|| false,
             };
             let hits = self.base.search(&snapshot, &spec);
@@ -242,6 +244,7 @@ fn rows_that_die_between_searches_are_no_hits_any_more() {
                     query: &query,
                     k: 30,
                     mask: None,
+                    accuracy: Accuracy::Exact,
                     cancel: &|| false,
                 };
                 rows.oracle
@@ -284,6 +287,7 @@ fn a_search_that_cannot_answer_says_why() {
         query: &query,
         k: 3,
         mask: None,
+        accuracy: Accuracy::Exact,
         cancel: &|| false,
     };
     let not_loaded = ViewError::NotLoaded {

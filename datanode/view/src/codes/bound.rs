@@ -46,6 +46,15 @@ impl Bounds {
             high: estimate + slack,
         }
     }
+
+    /// The middle `share` of it.
+    pub(crate) fn within(self, share: f64) -> Self {
+        let (middle, half) = ((self.low + self.high) / 2.0, (self.high - self.low) / 2.0);
+        match share < 1.0 {
+            true => Self::around(middle, half * share),
+            false => self,
+        }
+    }
 }
 
 impl Probe {

@@ -7,6 +7,7 @@
 
 mod bound;
 mod builder;
+mod file;
 
 pub use builder::CodesBuilder;
 

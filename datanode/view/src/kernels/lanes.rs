@@ -2,7 +2,7 @@
 //!
 //! `#[inline(always)]` so that `x86` can compile the same text for wider registers.
 
-use super::Kernels;
+use super::{BLOCK_ROWS, BlockScan, GROUP_BYTES, Kernels, TILE_COLUMNS, Tile};
 
 pub(super) const KERNELS: Kernels = Kernels {
     name: "plain",
@@ -13,6 +13,11 @@ pub(super) const KERNELS: Kernels = Kernels {
     dot_i8,
     square_distance_i8,
     quantise,
+    hadamard,
+    tile,
+    scan_blocks,
+    fill_tables,
+    prefetch: |_, _, _| {},
 };
 
 /// Sums are kept in this many lanes: element i goes to lane i mod `LANES`.
@@ -146,4 +151,100 @@ fn nearest(x: f32) -> i32 {
     const SHIFT: f32 = (1u32 << 23) as f32 * 1.5;
     let whole = (x + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32;
     whole.clamp(-127, 127)
+}
+
+#[inline(always)]
+pub(super) fn hadamard(values: &mut [f32]) {
+    let mut half = values.len() / 2;
+    while half >= 8 {
+        for pair in values.chunks_exact_mut(2 * half) {
+            let (low, high) = pair.split_at_mut(half);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half /= 2;
+    }
+    let (eights, rest) = values.as_chunks_mut::<8>();
+    for eight in eights {
+        let [a, b, c, d, e, f, g, h] = *eight;
+        let [a, b, c, d, e, f, g, h] = [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h];
+        let [a, b, c, d, e, f, g, h] = [a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h];
+        *eight = [a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h];
+    }
+    let mut half = rest.len() / 2;
+    while half >= 1 {
+        for pair in rest.chunks_exact_mut(2 * half) {
+            for at in 0..half {
+                (pair[at], pair[at + half]) = (pair[at] + pair[at + half], pair[at] - pair[at + half]);
+            }
+        }
+        half /= 2;
+    }
+}
+
+#[inline(always)]
+pub(super) fn tile(rows: &[f32], width: usize, panel: &[f32], out: &mut Tile) {
+    let (panel, _) = panel.as_chunks::<TILE_COLUMNS>();
+    for (row, out) in rows.chunks_exact(width).zip(out) {
+        let mut sums = [0.0; TILE_COLUMNS];
+        for (x, columns) in row.iter().zip(panel) {
+            for (sum, y) in sums.iter_mut().zip(columns) {
+                *sum += x * y;
+            }
+        }
+        *out = sums;
+    }
+}
+
+#[inline(always)]
+pub(super) fn scan_blocks(scan: &BlockScan<'_>, out: &mut [u32]) {
+    let groups = scan.tables.len() / GROUP_BYTES;
+    let blocks = scan.bits.chunks_exact(groups * GROUP_BYTES);
+    for (at, (bits, out)) in blocks.zip(out).enumerate() {
+        let sums = block_sums(scan.tables, bits);
+        *out = 0;
+        for (row, sum) in sums.iter().enumerate() {
+            let (add, mul) = (scan.add[at * BLOCK_ROWS + row], scan.mul[at * BLOCK_ROWS + row]);
+            let score = add + mul * (scan.step * f32::from(*sum) + scan.shift);
+            *out |= u32::from(score >= scan.bar) << row;
+        }
+    }
+}
+
+/// The sum of the table entries of each row of a block.
+#[inline(always)]
+pub(super) fn block_sums(tables: &[u8], bits: &[u8]) -> [u16; BLOCK_ROWS] {
+    let mut sums = [0u16; BLOCK_ROWS];
+    for (table, group) in tables
+        .chunks_exact(GROUP_BYTES)
+        .zip(bits.chunks_exact(GROUP_BYTES))
+    {
+        for (row, byte) in group.iter().enumerate() {
+            let (low, high) = (usize::from(byte & 15), usize::from(byte >> 4));
+            sums[row] = sums[row].wrapping_add(u16::from(table[low]));
+            sums[row + GROUP_BYTES] = sums[row + GROUP_BYTES].wrapping_add(u16::from(table[high]));
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+pub(super) fn fill_tables(query: &[f32], inverse_step: f32, tables: &mut [u8]) {
+    let (query, _) = query.as_chunks::<4>();
+    let (tables, _) = tables.as_chunks_mut::<GROUP_BYTES>();
+    for (query, table) in query.iter().zip(tables) {
+        // Entry by entry the sum of 2·x over the bits set where x is positive and over those
+        // clear where it is negative: the signed sum plus Σ|x|.
+        let mut sums = [0.0f32; GROUP_BYTES];
+        for (bit, &x) in query.iter().enumerate() {
+            let (set, clear) = (2.0 * x.max(0.0), 2.0 * (-x).max(0.0));
+            for (entry, sum) in sums.iter_mut().enumerate() {
+                *sum += if entry >> bit & 1 == 1 { set } else { clear };
+            }
+        }
+        for (entry, sum) in table.iter_mut().zip(sums) {
+            *entry = (sum * inverse_step + 0.5) as i32 as u8;
+        }
+    }
 }

@@ -20,11 +20,40 @@ use std::sync::OnceLock;
 
 pub(crate) use lanes::Quantised;
 
+/// Rows and columns of one tile of products.
+pub(crate) const TILE_ROWS: usize = 6;
+pub(crate) const TILE_COLUMNS: usize = 16;
+
+/// Rows whose bits stand together in a block, and bytes of one group of four bits of them:
+/// byte j holds the bits of row j below and of row j + 16 above.
+pub(crate) const BLOCK_ROWS: usize = 32;
+pub(crate) const GROUP_BYTES: usize = 16;
+
+/// Entries of a table of sums are at most this, so that four of them fit a byte.
+pub(crate) const TABLE_MAX: f32 = 63.0;
+
 /// Codes per row are padded to a multiple of this, with zeros.
 pub(crate) const CODE_BLOCK: usize = 32;
 
 /// Over the rows named, in their order, one result each.
 type RowKernel<Q, C, O> = fn(query: &[Q], codes: &[C], rows: &[u32], out: &mut [O]);
+
+pub(crate) type Tile = [[f32; TILE_COLUMNS]; TILE_ROWS];
+
+/// Blocks of bits, and what turns their table sums into scores.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockScan<'a> {
+    /// 16 entries for each group of four bits; a multiple of 4 groups.
+    pub(crate) tables: &'a [u8],
+    /// Per block, `GROUP_BYTES` for each group.
+    pub(crate) bits: &'a [u8],
+    /// `BLOCK_ROWS` of each per block.
+    pub(crate) add: &'a [f32],
+    pub(crate) mul: &'a [f32],
+    pub(crate) step: f32,
+    pub(crate) shift: f32,
+    pub(crate) bar: f32,
+}
 
 /// One implementation of every loop.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +69,19 @@ pub(crate) struct Kernels {
     pub(crate) dot_i8: fn(&[f32], &[i8]) -> f64,
     pub(crate) square_distance_i8: fn(&[f32], &[i8]) -> f64,
     pub(crate) quantise: fn(&[f32], &mut [i8]) -> Quantised,
+    /// Every sum and difference of a power of two of numbers, in place: the Hadamard
+    /// transform, without its scale.
+    pub(crate) hadamard: fn(&mut [f32]),
+    /// Products of up to `TILE_ROWS` rows of `width` with `TILE_COLUMNS` columns, which
+    /// stand interleaved in `panel`.  May fuse: training needs no particular last bit.
+    pub(crate) tile: fn(rows: &[f32], width: usize, panel: &[f32], out: &mut Tile),
+    /// The rows of each block, as bits, for which
+    /// `add + mul · (step · sum of table entries + shift) ≥ bar`.
+    pub(crate) scan_blocks: fn(&BlockScan<'_>, out: &mut [u32]),
+    /// The 16 signed sums of each four numbers, quantised: entry = round((sum + Σ|x|) / step).
+    pub(crate) fill_tables: fn(query: &[f32], inverse_step: f32, tables: &mut [u8]),
+    /// The start of these rows is about to be read.
+    pub(crate) prefetch: fn(codes: &[i8], stride: usize, row: u32),
 }
 
 pub(crate) fn kernels() -> &'static Kernels {

@@ -6,11 +6,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{CODE_BLOCK, Kernels, Quantised, lanes};
+use super::{BLOCK_ROWS, BlockScan, CODE_BLOCK, GROUP_BYTES, Kernels, Quantised, TILE_COLUMNS, TILE_ROWS, Tile, lanes};
 
 pub(super) fn available() -> Vec<Kernels> {
     let mut found = Vec::new();
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt");
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("popcnt");
     let avx512 = avx2
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -65,6 +67,23 @@ macro_rules! compiled_for {
                     // SAFETY: as above.
                     unsafe { quantise(row, codes) }
                 },
+                hadamard: |values| {
+                    // SAFETY: as above.
+                    unsafe { hadamard(values) }
+                },
+                tile: |rows, width, panel, out| {
+                    // SAFETY: as above.
+                    unsafe { tile_avx2(rows, width, panel, out) }
+                },
+                scan_blocks: |scan, out| {
+                    // SAFETY: as above.
+                    unsafe { scan_blocks_avx2(scan, out) }
+                },
+                fill_tables: |query, inverse_step, tables| {
+                    // SAFETY: as above.
+                    unsafe { fill_tables(query, inverse_step, tables) }
+                },
+                prefetch,
             };
 
             #[target_feature(enable = $features)]
@@ -108,21 +127,31 @@ macro_rules! compiled_for {
             fn quantise(row: &[f32], codes: &mut [i8]) -> Quantised {
                 lanes::quantise(row, codes)
             }
+
+            #[target_feature(enable = $features)]
+            fn hadamard(values: &mut [f32]) {
+                lanes::hadamard(values);
+            }
+
+            #[target_feature(enable = $features)]
+            fn fill_tables(query: &[f32], inverse_step: f32, tables: &mut [u8]) {
+                lanes::fill_tables(query, inverse_step, tables);
+            }
         }
     };
 }
 
 compiled_for!(
     avx512_vnni,
-    "avx2,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vpopcntdq",
+    "avx2,fma,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vpopcntdq",
     dot_row_vnni
 );
 compiled_for!(
     avx512,
-    "avx2,popcnt,avx512f,avx512bw,avx512vl,avx512dq",
+    "avx2,fma,popcnt,avx512f,avx512bw,avx512vl,avx512dq",
     dot_row_avx512
 );
-compiled_for!(avx2, "avx2,popcnt", dot_row_avx2);
+compiled_for!(avx2, "avx2,fma,popcnt", dot_row_avx2);
 
 /// 32 codes widened to i16, multiplied with 32 of the query and added pairwise to i32.
 #[inline]
@@ -181,4 +210,123 @@ fn load_512(block: &[i16; CODE_BLOCK]) -> __m512i {
 fn load_256(block: &[i8; CODE_BLOCK]) -> __m256i {
     // SAFETY: the array is 32 i8, one whole register; unaligned loads are allowed.
     unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
+}
+
+/// Six rows times sixteen columns in twelve registers.
+#[target_feature(enable = "avx2,fma")]
+fn tile_avx2(rows: &[f32], width: usize, panel: &[f32], out: &mut Tile) {
+    if rows.len() != TILE_ROWS * width {
+        return lanes::tile(rows, width, panel, out);
+    }
+    let (panel, _) = panel[..width * TILE_COLUMNS].as_chunks::<TILE_COLUMNS>();
+    let rows: [&[f32]; TILE_ROWS] = std::array::from_fn(|row| &rows[row * width..][..width]);
+    let mut sums = [[_mm256_setzero_ps(); 2]; TILE_ROWS];
+    for (at, columns) in panel.iter().enumerate() {
+        let (left, right) = (load_ps(&columns[..8]), load_ps(&columns[8..]));
+        for (sums, row) in sums.iter_mut().zip(&rows) {
+            let x = _mm256_set1_ps(row[at]);
+            sums[0] = _mm256_fmadd_ps(x, left, sums[0]);
+            sums[1] = _mm256_fmadd_ps(x, right, sums[1]);
+        }
+    }
+    for (out, sums) in out.iter_mut().zip(sums) {
+        store_ps(&mut out[..8], sums[0]);
+        store_ps(&mut out[8..], sums[1]);
+    }
+}
+
+/// Table look-ups of 32 rows at a time: two groups to a register, four entries added as
+/// bytes before they are widened.
+#[target_feature(enable = "avx2,fma")]
+fn scan_blocks_avx2(scan: &BlockScan<'_>, out: &mut [u32]) {
+    let groups = scan.tables.len() / GROUP_BYTES;
+    assert!(groups.is_multiple_of(4), "groups come in fours");
+    let (tables, _) = scan.tables.as_chunks::<{ 4 * GROUP_BYTES }>();
+    let (add, _) = scan.add.as_chunks::<BLOCK_ROWS>();
+    let (mul, _) = scan.mul.as_chunks::<BLOCK_ROWS>();
+    let blocks = scan.bits.chunks_exact(groups * GROUP_BYTES);
+    for (((bits, out), add), mul) in blocks.zip(out).zip(add).zip(mul) {
+        let sums = block_sums_avx2(tables, bits);
+        let (step, shift) = (_mm256_set1_ps(scan.step), _mm256_set1_ps(scan.shift));
+        let bar = _mm256_set1_ps(scan.bar);
+        *out = 0;
+        for eight in 0..4 {
+            let half = match eight % 2 {
+                0 => _mm256_castsi256_si128(sums[eight / 2]),
+                _ => _mm256_extracti128_si256::<1>(sums[eight / 2]),
+            };
+            let sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(half));
+            let inner = _mm256_add_ps(_mm256_mul_ps(step, sum), shift);
+            let (add, mul) = (load_ps(&add[8 * eight..][..8]), load_ps(&mul[8 * eight..][..8]));
+            let score = _mm256_add_ps(add, _mm256_mul_ps(mul, inner));
+            let passes = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(score, bar));
+            *out |= (passes as u32) << (8 * eight);
+        }
+    }
+}
+
+/// Rows 0 to 15 in the first register, 16 to 31 in the second.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn block_sums_avx2(tables: &[[u8; 4 * GROUP_BYTES]], bits: &[u8]) -> [__m256i; 2] {
+    let (bits, _) = bits.as_chunks::<{ 4 * GROUP_BYTES }>();
+    let nibble = _mm256_set1_epi8(15);
+    // Sums of whole words (their low bytes spill over) and of high bytes alone.
+    let mut words = [_mm256_setzero_si256(); 2];
+    let mut highs = [_mm256_setzero_si256(); 2];
+    for (table, bits) in tables.iter().zip(bits) {
+        let (mut low, mut high) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        for pair in 0..2 {
+            let table = load_bytes(&table[pair * 32..][..32]);
+            let bits = load_bytes(&bits[pair * 32..][..32]);
+            let below = _mm256_and_si256(bits, nibble);
+            let above = _mm256_and_si256(_mm256_srli_epi16::<4>(bits), nibble);
+            low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table, below));
+            high = _mm256_add_epi8(high, _mm256_shuffle_epi8(table, above));
+        }
+        words[0] = _mm256_add_epi16(words[0], low);
+        words[1] = _mm256_add_epi16(words[1], high);
+        highs[0] = _mm256_add_epi16(highs[0], _mm256_srli_epi16::<8>(low));
+        highs[1] = _mm256_add_epi16(highs[1], _mm256_srli_epi16::<8>(high));
+    }
+    let mut sums = [_mm256_setzero_si256(); 2];
+    for (sums, (words, highs)) in sums.iter_mut().zip(words.into_iter().zip(highs)) {
+        let evens = _mm256_sub_epi16(words, _mm256_slli_epi16::<8>(highs));
+        let evens = _mm_add_epi16(_mm256_castsi256_si128(evens), _mm256_extracti128_si256::<1>(evens));
+        let odds = _mm_add_epi16(_mm256_castsi256_si128(highs), _mm256_extracti128_si256::<1>(highs));
+        *sums = _mm256_set_m128i(_mm_unpackhi_epi16(evens, odds), _mm_unpacklo_epi16(evens, odds));
+    }
+    sums
+}
+
+fn prefetch(codes: &[i8], stride: usize, row: u32) {
+    let Some(row) = codes.get(row as usize * stride..) else { return };
+    for line in row[..stride.min(row.len())].chunks(64).take(8) {
+        // SAFETY: a hint; the address is of a living slice.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_ps(eight: &[f32]) -> __m256 {
+    assert!(eight.len() >= 8);
+    // SAFETY: the slice has eight numbers or more; unaligned loads are allowed.
+    unsafe { _mm256_loadu_ps(eight.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_ps(to: &mut [f32], eight: __m256) {
+    assert!(to.len() >= 8);
+    // SAFETY: the slice has room for eight numbers; unaligned stores are allowed.
+    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), eight) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_bytes(bytes: &[u8]) -> __m256i {
+    assert!(bytes.len() >= 32);
+    // SAFETY: the slice has 32 bytes or more; unaligned loads are allowed.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }

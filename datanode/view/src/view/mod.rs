@@ -4,17 +4,20 @@
 //! and a snapshot taken together agree.  Nothing here can fail half-way: what may be
 //! refused is checked before the first change.
 
+mod lists;
 mod space;
 mod swap;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rhumb_core::{DocId, Document, Seq};
+use rhumb_core::{DocId, Document, FieldName, Seq};
 use roaring::RoaringBitmap;
 
+use crate::ann::Grid;
 use crate::bits::Bits;
 use crate::error::ViewError;
 use crate::fresh::{FreshRow, Frozen};
@@ -52,6 +55,8 @@ pub struct View {
     /// Apart from `state`, so that a query never waits for a write; changed only while
     /// `state` is locked.
     current: RwLock<Arc<Snapshot>>,
+    /// By vector field, for its fresh rows.
+    grids: RwLock<BTreeMap<FieldName, Arc<Grid>>>,
 }
 
 #[derive(Debug)]
@@ -77,6 +82,7 @@ impl View {
                 rows,
             }),
             current,
+            grids: RwLock::default(),
         }
     }
 

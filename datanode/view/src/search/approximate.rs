@@ -1,0 +1,279 @@
+//! Searches that look only where a grid says hits can be.
+//!
+//! Lists of all parts on one grid are visited by their keys, best first.  A list's rows
+//! are estimated from their short codes; those that may reach the bar, are alive and of
+//! the mask are ranked by their int8 codes while the next list is being estimated, and
+//! raise the bar.  The first list whose key is beyond the bar ends it.
+
+use std::sync::Arc;
+
+use rhumb_core::query::Accuracy;
+
+use crate::ann::{Aim, Grid, Limits, Lists, Passing};
+use crate::bits::{LiveBits, word_bit};
+use crate::codes::{Codes, CodesRef};
+use crate::error::ViewError;
+use crate::fresh::Part as FreshPart;
+use crate::kernels::kernels;
+use crate::rows::SegmentId;
+use crate::snapshot::{FreshGroup, Sealed};
+
+use super::exact::Scan;
+
+/// Lists between two looks at `cancel`.
+const CANCEL_EVERY: usize = 16;
+
+/// Lists that are visited before the others are sorted, at least.
+const FIRST_LISTS: usize = 4;
+
+/// One segment, or one stretch of a fresh group, with its lists.
+pub(super) struct Listed<'a> {
+    pub(super) id: SegmentId,
+    pub(super) lists: Arc<Lists>,
+    live: &'a LiveBits,
+    mask: Option<&'a [u64]>,
+    source: Source<'a>,
+}
+
+/// What rows are ranked by.
+enum Source<'a> {
+    Codes(Arc<Codes>),
+    /// Codes of full chunks, documents of the rest.
+    Fresh(&'a FreshGroup, Arc<Vec<FreshPart>>),
+}
+
+impl<'a> Listed<'a> {
+    pub(super) fn sealed(scan: &mut Scan<'a>, sealed: &'a Sealed, lists: Arc<Lists>) -> Result<Self, ViewError> {
+        Ok(Self {
+            id: sealed.id,
+            lists,
+            live: &sealed.live,
+            mask: scan.spec.mask.map(|mask| mask.part(sealed.id)),
+            source: Source::Codes(scan.codes_of(sealed)?),
+        })
+    }
+
+    pub(super) fn fresh(
+        scan: &Scan<'a>,
+        group: &'a FreshGroup,
+        lists: Arc<Lists>,
+        parts: Arc<Vec<FreshPart>>,
+    ) -> Self {
+        Self {
+            id: group.id,
+            lists,
+            live: &group.live,
+            mask: scan.spec.mask.map(|mask| mask.part(group.id)),
+            source: Source::Fresh(group, parts),
+        }
+    }
+
+    #[inline]
+    fn wants(&self, ordinal: u32) -> bool {
+        self.mask.is_none_or(|words| word_bit(words, ordinal)) && self.live.get(ordinal)
+    }
+
+    #[inline]
+    fn prefetch(&self, ordinal: u32) {
+        if let Source::Codes(codes) = &self.source
+            && let CodesRef::Scaled(scaled) = codes.body()
+        {
+            (kernels().prefetch)(&scaled.codes, scaled.stride, ordinal);
+        }
+    }
+
+    fn rank(&self, scan: &mut Scan<'a>, ordinals: &[u32]) -> Result<(), ViewError> {
+        match &self.source {
+            Source::Codes(codes) => match codes.body() {
+                CodesRef::Scaled(scaled) => scan.rank(self.id, 0, scaled, ordinals),
+                CodesRef::Packed(_) => Err(ViewError::VectorShape),
+            },
+            Source::Fresh(group, parts) => {
+                for &ordinal in ordinals {
+                    let at = parts.partition_point(|part| part.rows.end <= ordinal);
+                    match parts.get(at).and_then(|part| Some((part.rows.start, part.codes.as_ref()?))) {
+                        Some((first, codes)) => match codes.body() {
+                            CodesRef::Scaled(scaled) => scan.rank(self.id, first, scaled, &[ordinal - first])?,
+                            CodesRef::Packed(_) => return Err(ViewError::VectorShape),
+                        },
+                        None => scan.document(group, ordinal),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What one walk over the lists of a grid may cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    pub(super) limits: Limits,
+    /// Rows to estimate, whatever the keys say.
+    pub(super) rows: Option<u64>,
+}
+
+impl Reach {
+    /// `None` when only an exact search will do.
+    pub(super) fn of(accuracy: Accuracy, grid: &Grid, listed: u64) -> Option<Self> {
+        let limits = grid.calibration().limits(accuracy)?;
+        let rows = match accuracy {
+            Accuracy::Effort(effort) => Some(u64::from(effort) * listed.div_ceil(grid.lists() as u64)),
+            Accuracy::Recall(_) | Accuracy::Exact => None,
+        };
+        Some(Self { limits, rows })
+    }
+}
+
+/// A walk over the lists of all parts on one grid.
+pub(super) struct Walk<'w, 'a> {
+    scan: &'w mut Scan<'a>,
+    parts: &'w [Listed<'a>],
+    aim: Aim<'w>,
+    reach: Reach,
+    /// Rows to be ranked, by part: found in the last list, and in this one.
+    waiting: [Vec<Vec<u32>>; 2],
+    passing: Passing,
+    /// Rows estimated.
+    pub(super) estimated: u64,
+}
+
+impl<'w, 'a> Walk<'w, 'a> {
+    /// All parts are on `grid`.  `None` when it cannot place this query.
+    pub(super) fn new(
+        scan: &'w mut Scan<'a>,
+        grid: &'w Grid,
+        parts: &'w [Listed<'a>],
+        reach: Reach,
+    ) -> Option<Self> {
+        let query = scan.scorer.query()?;
+        let aim = Aim::new(grid, query)?;
+        Some(Self {
+            scan,
+            parts,
+            aim,
+            reach,
+            waiting: [vec![Vec::new(); parts.len()], vec![Vec::new(); parts.len()]],
+            passing: Passing::default(),
+            estimated: 0,
+        })
+    }
+
+    pub(super) fn run(&mut self) -> Result<(), ViewError> {
+        self.strays()?;
+        let keys = self.aim.keys(&self.reach.limits, &longest_reach(self.parts.iter().map(|part| &*part.lists)));
+        let mut order: Vec<u64> = keys.iter().zip(0u32..).map(|(key, list)| pack(*key, list)).collect();
+        // Enough lists for a first bar, then only those that it leaves.
+        let mean = self.parts.iter().map(|part| u64::from(part.lists.listed())).sum::<u64>() as usize / order.len();
+        let first = FIRST_LISTS.max(2 * self.scan.spec.k / mean.max(1));
+        if first < order.len() / 2 {
+            order.select_nth_unstable(first);
+            order[..first].sort_unstable();
+            let mut rest = order.split_off(first);
+            self.visit(&order)?;
+            self.drain()?;
+            let cut = self.cut();
+            rest.retain(|packed| unpack(*packed).0 <= cut);
+            order = rest;
+        }
+        order.sort_unstable();
+        self.visit(&order)?;
+        self.drain()
+    }
+
+    fn visit(&mut self, order: &[u64]) -> Result<(), ViewError> {
+        for (at, packed) in order.iter().enumerate() {
+            let (key, list) = unpack(*packed);
+            if key > self.cut() || self.is_spent() {
+                break;
+            }
+            if at % CANCEL_EVERY == 0 {
+                self.scan.look_at_cancel()?;
+            }
+            self.list(list as usize)?;
+        }
+        Ok(())
+    }
+
+    /// Keys above this are of no use; none is while there are not k rows yet.
+    fn cut(&self) -> f32 {
+        let bar = self.scan.finalists.bar;
+        match self.reach.rows {
+            None if bar > f32::NEG_INFINITY => self.aim.cut(bar),
+            _ => f32::INFINITY,
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        let enough = self.scan.finalists.bar > f32::NEG_INFINITY;
+        enough && self.reach.rows.is_some_and(|rows| self.estimated >= rows)
+    }
+
+    fn list(&mut self, list: usize) -> Result<(), ViewError> {
+        let bar = self.scan.finalists.bar;
+        let (parts, margin) = (self.parts, self.reach.limits.margin);
+        for (part, waiting) in parts.iter().zip(&mut self.waiting[1]) {
+            let rows = self.aim.scan(&part.lists, list, bar, margin, &mut self.passing);
+            self.estimated += u64::from(rows);
+            self.passing.each(&part.lists, list, |ordinal| {
+                if part.wants(ordinal) {
+                    part.prefetch(ordinal);
+                    waiting.push(ordinal);
+                }
+            });
+        }
+        self.rank_waiting()?;
+        self.waiting.swap(0, 1);
+        // Without a bar everything passes: better to have one before the next list.
+        if bar == f32::NEG_INFINITY { self.rank_waiting() } else { Ok(()) }
+    }
+
+    fn drain(&mut self) -> Result<(), ViewError> {
+        self.rank_waiting()
+    }
+
+    fn rank_waiting(&mut self) -> Result<(), ViewError> {
+        for (part, waiting) in self.parts.iter().zip(&mut self.waiting[0]) {
+            if !waiting.is_empty() {
+                part.rank(self.scan, waiting)?;
+                waiting.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn strays(&mut self) -> Result<(), ViewError> {
+        for part in self.parts {
+            let strays: Vec<u32> = part.lists.strays().iter().copied().filter(|&row| part.wants(row)).collect();
+            if !strays.is_empty() {
+                part.rank(self.scan, &strays)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Per list the longest residual in any part; empty where the metric has no use for it.
+pub(super) fn longest_reach<'l>(parts: impl Iterator<Item = &'l Lists>) -> Vec<f32> {
+    let mut parts = parts.map(Lists::reach);
+    let mut longest = parts.next().map(<[f32]>::to_vec).unwrap_or_default();
+    for reach in parts {
+        for (longest, reach) in longest.iter_mut().zip(reach) {
+            *longest = longest.max(*reach);
+        }
+    }
+    longest
+}
+
+/// A key and its list as one number, in the order of keys; they are finite.
+fn pack(key: f32, list: u32) -> u64 {
+    let bits = key.to_bits();
+    let ordered = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+    u64::from(ordered) << 32 | u64::from(list)
+}
+
+fn unpack(packed: u64) -> (f32, u32) {
+    let ordered = (packed >> 32) as u32;
+    let bits = if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered };
+    (f32::from_bits(bits), packed as u32)
+}
