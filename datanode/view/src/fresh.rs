@@ -15,6 +15,7 @@ use roaring::RoaringBitmap;
 use crate::bits::LiveBits;
 use crate::codes::{Codes, CodesBuilder};
 use crate::error::ViewError;
+use crate::fresh_masks::FreshMasks;
 use crate::keys::{KeyRef, sort_by_key};
 use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
@@ -92,6 +93,7 @@ impl Chunk {
 pub(crate) struct FreshRows {
     chunks: Arc<Vec<Arc<Chunk>>>,
     len: u32,
+    masks: Arc<FreshMasks>,
 }
 
 impl FreshRows {
@@ -99,11 +101,16 @@ impl FreshRows {
         Self {
             chunks: Arc::new(Vec::new()),
             len: 0,
+            masks: Arc::default(),
         }
     }
 
     pub(crate) fn len(&self) -> u32 {
         self.len
+    }
+
+    pub(crate) fn masks(&self) -> &FreshMasks {
+        &self.masks
     }
 
     pub(crate) fn get(&self, at: u32) -> Option<&FreshRow> {
@@ -151,7 +158,7 @@ impl FreshRows {
                 .map(|codes| codes.heap_size())
                 .sum::<usize>()
         };
-        self.chunks.iter().map(of).sum()
+        self.chunks.iter().map(of).sum::<usize>() + self.masks.heap_size()
     }
 
     /// Only the list that every clone was taken from is ever pushed to.

@@ -9,11 +9,13 @@ pub struct SegmentSize {
     pub order: usize,
     pub codes: usize,
     pub columns: usize,
+    /// Filters compiled for it; bounded.
+    pub masks: usize,
 }
 
 impl SegmentSize {
     pub fn total(&self) -> usize {
-        self.keys + self.seqs + self.order + self.codes + self.columns
+        self.keys + self.seqs + self.order + self.codes + self.columns + self.masks
     }
 }
 
@@ -39,5 +41,6 @@ impl HeapSize {
         self.segments.order += size.order;
         self.segments.codes += size.codes;
         self.segments.columns += size.columns;
+        self.segments.masks += size.masks;
     }
 }
