@@ -6,7 +6,7 @@ use std::sync::Arc;
 const WORD: usize = u64::BITS as usize;
 
 /// A plain set of the ordinals below `len`.  Bits past `len` are zero.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bits {
     words: Vec<u64>,
     len: usize,
@@ -51,6 +51,25 @@ impl Bits {
         (bits.words.last().copied() == before).then_some(bits)
     }
 
+    /// Adds the ordinals whose value passes.  64 answers are made at once and packed, which
+    /// the compiler turns into a few vector instructions per word.
+    pub(crate) fn add_where<T: Copy>(&mut self, values: &[T], passes: impl Fn(T) -> bool) {
+        assert_eq!(values.len(), self.len, "a value for each ordinal");
+        let (blocks, rest) = values.as_chunks::<WORD>();
+        for (word, block) in self.words.iter_mut().zip(blocks) {
+            let mut answers = [0u8; WORD];
+            for (answer, &value) in answers.iter_mut().zip(block) {
+                *answer = u8::from(passes(value));
+            }
+            *word |= pack(&answers);
+        }
+        if let Some(word) = self.words.get_mut(blocks.len()) {
+            for (bit, &value) in rest.iter().enumerate() {
+                *word |= u64::from(passes(value)) << bit;
+            }
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -90,6 +109,16 @@ impl Bits {
         self.zip(other, |a, b| a & !b);
     }
 
+    pub(crate) fn or_not(&mut self, other: &Self) {
+        self.zip(other, |a, b| a | !b);
+        self.clear_tail();
+    }
+
+    pub(crate) fn invert(&mut self) {
+        self.words.iter_mut().for_each(|word| *word = !*word);
+        self.clear_tail();
+    }
+
     pub(crate) fn words(&self) -> &[u64] {
         &self.words
     }
@@ -126,6 +155,17 @@ impl Bits {
             *last &= (1 << (self.len % WORD)) - 1;
         }
     }
+}
+
+/// Bit i is byte i, each 0 or 1.
+fn pack(answers: &[u8; WORD]) -> u64 {
+    let (eights, _) = answers.as_chunks::<8>();
+    let pack = |word: u64, (at, eight): (usize, &[u8; 8])| {
+        // Moves bit 8 i to bit 56 + i; no two of the products meet.
+        let bits = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        word | bits << (8 * at)
+    };
+    eights.iter().enumerate().fold(0, pack)
 }
 
 /// Bit `at` of a set given as words; false past their end.
@@ -220,6 +260,16 @@ impl LiveBits {
         (self.len as usize).div_ceil(WORD)
     }
 
+    /// How many of the ordinals in `words` are alive; they may be fewer or more.
+    pub(crate) fn count_among(&self, words: &[u64]) -> u64 {
+        let chunks = self.chunks.iter().zip(words.chunks(CHUNK_WORDS));
+        let alive = |(live, words): (&Arc<[u64; CHUNK_WORDS]>, &[u64])| -> u64 {
+            let both = live.iter().zip(words).map(|(a, b)| a & b);
+            both.map(|word| u64::from(word.count_ones())).sum()
+        };
+        chunks.map(alive).sum()
+    }
+
     pub(crate) fn push(&mut self, alive: bool) {
         let at = self.len as usize;
         let chunks = Arc::make_mut(&mut self.chunks);
@@ -300,6 +350,18 @@ mod tests {
             let mut rest = Bits::all(len);
             rest.and_not(&left);
             prop_assert_eq!(rest.count() + left.count(), len as u64);
+            let mut inverted = left.clone();
+            inverted.invert();
+            prop_assert_eq!(&inverted, &rest);
+            let mut none = Bits::none(len);
+            none.or_not(&left);
+            prop_assert_eq!(&none, &rest);
+            let values: Vec<usize> = (0..len).collect();
+            let mut packed = Bits::none(len);
+            packed.add_where(&values, pick(a));
+            prop_assert_eq!(&packed, &left);
+            let live = LiveBits::from_bits(&right);
+            prop_assert_eq!(live.count_among(left.words()) as usize, l.intersection(&r).count());
         }
 
         #[test]

@@ -1,48 +1,103 @@
 //! Filters over a snapshot: columns for segments, documents for fresh rows, one meaning.
 
+use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
-use rhumb_core::filter::{Leaf, Path};
+use rhumb_core::filter::{Leaf, Path, Test};
+use rhumb_core::order::Seen;
 use rhumb_core::{DocId, FieldName, Filter};
 
-use crate::bits::Bits;
+use crate::bits::{Bits, LiveBits};
 use crate::error::ViewError;
 use crate::keys::KeyRef;
+use crate::masks::Mask;
 use crate::rows::{RowRef, SegmentId};
 use crate::segment::Segment;
-use crate::snapshot::{FreshGroup, Snapshot, column_of};
+use crate::snapshot::{FreshGroup, Sealed, Snapshot, column_of};
+use crate::span::{Sought, partition, spans};
 
 /// Live rows of one snapshot that pass a filter.
 #[derive(Clone, Debug)]
 pub struct RowMask {
     /// By segment, ascending; a segment that is not here has no row in the mask.
-    parts: Vec<(SegmentId, Bits)>,
+    parts: Vec<Part>,
+    count: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    id: SegmentId,
+    passing: Passing,
+    live: LiveBits,
+}
+
+/// Rows that pass, dead ones included: shared with every query of the same filter.
+#[derive(Clone, Debug)]
+enum Passing {
+    Sealed(Arc<Mask>),
+    Fresh(Arc<Bits>),
 }
 
 impl RowMask {
+    /// Counted when the mask was made.
     pub fn count(&self) -> u64 {
-        self.parts.iter().map(|(_, bits)| bits.count()).sum()
+        self.count
     }
 
     pub fn contains(&self, row: RowRef) -> bool {
         self.find(row.segment)
-            .is_some_and(|bits| bits.get(row.ordinal as usize))
+            .is_some_and(|part| part.live.get(row.ordinal) && part.passing.rows().get(row.ordinal as usize))
     }
 
+    /// What it shares with the view's caches counts in full.
     pub fn heap_size(&self) -> usize {
-        self.parts.iter().map(|(_, bits)| bits.heap_size()).sum()
+        let of = |part: &Part| size_of::<Part>() + part.passing.rows().heap_size();
+        self.parts.iter().map(of).sum()
     }
 
-    /// The segment's rows, 64 to a word; may be shorter than the segment.
+    /// The segment's rows that pass, 64 to a word; may be shorter or longer than the
+    /// segment.  Rows that are dead in the snapshot may be among them: whoever reads words
+    /// reads them together with the live ones.
     pub(crate) fn part(&self, id: SegmentId) -> &[u64] {
-        self.find(id).map_or(&[], Bits::words)
+        self.find(id).map_or(&[], |part| part.passing.rows().words())
     }
 
-    fn find(&self, id: SegmentId) -> Option<&Bits> {
-        let at = self.parts.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        Some(&self.parts[at].1)
+    fn find(&self, id: SegmentId) -> Option<&Part> {
+        let at = self.parts.binary_search_by_key(&id, |part| part.id).ok()?;
+        Some(&self.parts[at])
+    }
+
+    fn push_sealed(&mut self, sealed: &Sealed, mask: Arc<Mask>) {
+        self.count += mask.count(&sealed.live);
+        self.parts.push(Part {
+            id: sealed.id,
+            passing: Passing::Sealed(mask),
+            live: sealed.live.clone(),
+        });
+    }
+
+    fn push_fresh(&mut self, group: &FreshGroup, rows: Arc<Bits>) {
+        self.count += group.live.count_among(rows.words());
+        self.parts.push(Part {
+            id: group.id,
+            passing: Passing::Fresh(rows),
+            live: group.live.clone(),
+        });
     }
 }
+
+impl Passing {
+    fn rows(&self) -> &Bits {
+        match self {
+            Self::Sealed(mask) => mask.rows(),
+            Self::Fresh(rows) => rows,
+        }
+    }
+}
+
+/// Fresh rows that a query may ask itself, without a hop to another thread.
+const FEW_FRESH: u32 = 1_024;
 
 impl Snapshot {
     /// Columns that `filter` would need and does not find.
@@ -51,29 +106,46 @@ impl Snapshot {
         self.missing_fields(&fields)
     }
 
-    /// O(rows), far less for most leaves.  `NotLoaded` when a column is missing, see
-    /// `missing_columns`.
+    /// Some ns a segment for a filter that was asked before; else O(rows), most often a
+    /// byte or two of each.  `NotLoaded` when a column is missing, see `missing_columns`.
     pub fn filter(&self, filter: &Filter) -> Result<RowMask, ViewError> {
-        let mut parts = Vec::with_capacity(self.sealed.len() + self.fresh.len());
+        let key = filter.key();
+        let mut mask = self.no_rows();
         for sealed in self.populated() {
-            let live = sealed.live.to_bits();
-            parts.push((sealed.id, select(filter, &sealed.segment, live)?));
+            let segment = &sealed.segment;
+            let make = || select(filter, segment, Bits::all(segment.len() as usize));
+            mask.push_sealed(sealed, segment.masks().get_or_make(&key, segment.len(), make)?);
         }
         for group in self.fresh.iter().filter(|group| group.live.count() > 0) {
-            parts.push((group.id, select_fresh(filter, group)));
+            mask.push_fresh(group, group.rows.masks().passing(&key, filter, &group.rows));
         }
-        Ok(RowMask { parts })
+        Ok(mask)
     }
-}
 
-fn select_fresh(filter: &Filter, group: &FreshGroup) -> Bits {
-    let mut selected = Bits::none(group.rows.len() as usize);
-    for (ordinal, row, document) in group.documents() {
-        if filter.matches(&row.id, document) {
-            selected.set(ordinal as usize);
+    /// The mask, if microseconds and no column are enough to have it: the filter was asked
+    /// of every segment and, but for the last of them, of the fresh rows.
+    pub fn known_filter(&self, filter: &Filter) -> Option<RowMask> {
+        let key = filter.key();
+        let mut mask = self.no_rows();
+        for sealed in self.populated() {
+            mask.push_sealed(sealed, sealed.segment.masks().get(&key)?);
+        }
+        for group in self.fresh.iter().filter(|group| group.live.count() > 0) {
+            let masks = group.rows.masks();
+            if masks.unasked(&key, &group.rows) > FEW_FRESH {
+                return None;
+            }
+            mask.push_fresh(group, masks.passing(&key, filter, &group.rows));
+        }
+        Some(mask)
+    }
+
+    fn no_rows(&self) -> RowMask {
+        RowMask {
+            parts: Vec::with_capacity(self.sealed.len() + self.fresh.len()),
+            count: 0,
         }
     }
-    selected
 }
 
 /// Rows of `within` that pass.  Each step looks only at what the steps before it left.
@@ -108,8 +180,28 @@ fn select(filter: &Filter, segment: &Segment, within: Bits) -> Result<Bits, View
 fn select_leaf(leaf: &Leaf, segment: &Segment, within: &Bits) -> Result<Bits, ViewError> {
     let test = &leaf.test;
     match &leaf.path {
-        Path::Id => {
-            let mut selected = Bits::none(within.len());
+        Path::Id => Ok(select_ids(test, segment, within)),
+        Path::Field(field) => Ok(column_of(segment, field)?.select(test, within)),
+        Path::Json(field, steps) => Ok(column_of(segment, field)?.select_json(steps, test, within)),
+    }
+}
+
+/// Ids are asked by their rank, or one by one when operands are of another kind.
+fn select_ids(test: &Test, segment: &Segment, within: &Bits) -> Bits {
+    let mut selected = Bits::none(within.len());
+    match spans(test, |sought| place_of_id(segment, sought)) {
+        Some(spans) => {
+            let last = u128::from(segment.len());
+            for ranks in spans.places {
+                let ranks = ranks.start.min(last) as u32..ranks.end.min(last) as u32;
+                ranks.for_each(|rank| selected.set(segment.ranked(rank) as usize));
+            }
+            if spans.negated {
+                selected.invert();
+            }
+            selected.and(within);
+        }
+        None => {
             for row in within.iter() {
                 let passes = match segment.keys().get(row) {
                     KeyRef::Num(n) => test.matches_id(&DocId::Num(n)),
@@ -119,10 +211,32 @@ fn select_leaf(leaf: &Leaf, segment: &Segment, within: &Bits) -> Result<Bits, Vi
                     selected.set(row as usize);
                 }
             }
-            Ok(selected)
         }
-        Path::Field(field) => Ok(column_of(segment, field)?.select(test, within)),
-        Path::Json(field, steps) => Ok(column_of(segment, field)?.select_json(steps, test, within)),
+    }
+    selected
+}
+
+fn place_of_id(segment: &Segment, sought: Sought<'_>) -> Option<Range<u128>> {
+    let keys = segment.keys();
+    if keys.is_empty() {
+        return Some(0..0);
+    }
+    let first = |before: &dyn Fn(KeyRef<'_>) -> bool| {
+        let before = |rank| before(keys.get(segment.ranked(rank)));
+        u128::from(partition(segment.len(), before))
+    };
+    match (sought, keys.get(0)) {
+        (Sought::Value(value), kind) => {
+            let value = Seen::value(value)?;
+            kind.seen().compare(value)?;
+            let against = |key: KeyRef<'_>| key.seen().compare(value).unwrap_or(Ordering::Equal);
+            Some(first(&|key| against(key).is_lt())..first(&|key| against(key).is_le()))
+        }
+        (Sought::Prefix(prefix), KeyRef::Str(_)) => {
+            let low = first(&|key| key < KeyRef::Str(prefix));
+            Some(low..first(&|key| key < KeyRef::Str(prefix) || key.starts_with(prefix)))
+        }
+        (Sought::Prefix(_), KeyRef::Num(_)) => None,
     }
 }
 

@@ -15,6 +15,7 @@ use roaring::RoaringBitmap;
 use crate::bits::LiveBits;
 use crate::codes::{Codes, CodesBuilder};
 use crate::error::ViewError;
+use crate::fresh_masks::FreshMasks;
 use crate::keys::{KeyRef, sort_by_key};
 use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
@@ -94,6 +95,7 @@ pub(crate) struct FreshRows {
     chunks: Arc<Vec<Arc<Chunk>>>,
     len: u32,
     pub(crate) lists: Arc<Stretches>,
+    masks: Arc<FreshMasks>,
 }
 
 impl FreshRows {
@@ -102,11 +104,16 @@ impl FreshRows {
             chunks: Arc::new(Vec::new()),
             len: 0,
             lists: Arc::default(),
+            masks: Arc::default(),
         }
     }
 
     pub(crate) fn len(&self) -> u32 {
         self.len
+    }
+
+    pub(crate) fn masks(&self) -> &FreshMasks {
+        &self.masks
     }
 
     pub(crate) fn get(&self, at: u32) -> Option<&FreshRow> {
@@ -170,7 +177,7 @@ impl FreshRows {
                 .map(|codes| codes.heap_size())
                 .sum::<usize>()
         };
-        self.chunks.iter().map(of).sum::<usize>() + self.lists.heap_size()
+        self.chunks.iter().map(of).sum::<usize>() + self.lists.heap_size() + self.masks.heap_size()
     }
 
     /// Only the list that every clone was taken from is ever pushed to.

@@ -3,6 +3,7 @@
 use std::mem::size_of;
 
 use rhumb_core::DocId;
+use rhumb_core::order::{Num, Seen};
 
 use crate::error::ViewError;
 
@@ -28,6 +29,13 @@ impl<'a> KeyRef<'a> {
         match self {
             Self::Num(n) => DocId::Num(n),
             Self::Str(s) => DocId::from(s),
+        }
+    }
+
+    pub(crate) fn seen(self) -> Seen<'a> {
+        match self {
+            Self::Num(n) => Seen::Num(Num::UInt(n)),
+            Self::Str(s) => Seen::Str(s),
         }
     }
 

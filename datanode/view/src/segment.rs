@@ -14,6 +14,7 @@ use crate::codes::Codes;
 use crate::column::Column;
 use crate::error::ViewError;
 use crate::keys::Keys;
+use crate::masks::Masks;
 use crate::size::SegmentSize;
 
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub struct Segment {
     codes: Parts<Codes>,
     lists: Parts<Lists>,
     columns: Parts<Column>,
+    masks: Masks,
 }
 
 /// What has been loaded, by field.
@@ -50,6 +52,7 @@ impl Segment {
             codes: Parts::new(),
             lists: Parts::new(),
             columns: Parts::new(),
+            masks: Masks::default(),
         })
     }
 
@@ -110,7 +113,9 @@ impl Segment {
     /// Replaces what was attached under that name.
     pub fn attach_column(&self, field: FieldName, column: Arc<Column>) -> Result<(), ViewError> {
         check_rows("column", self.seqs.len(), column.len() as usize)?;
-        self.columns.attach(field, column);
+        if self.columns.attach(field, column) {
+            self.masks.outdate();
+        }
         Ok(())
     }
 
@@ -139,7 +144,12 @@ impl Segment {
             codes: self.codes.sum(Codes::heap_size),
             lists: self.lists.sum(Lists::heap_size),
             columns: self.columns.sum(Column::heap_size),
+            masks: self.masks.heap_size(),
         }
+    }
+
+    pub(crate) fn masks(&self) -> &Masks {
+        &self.masks
     }
 
     /// The ordinal of the `rank`-th smallest id.  The first call sorts the keys, once,
@@ -164,8 +174,9 @@ impl<T> Parts<T> {
         }
     }
 
-    fn attach(&self, field: FieldName, part: Arc<T>) {
-        self.0.write().insert(field, Part::Attached(part));
+    /// True when there was another of that name, even one let go of since.
+    fn attach(&self, field: FieldName, part: Arc<T>) -> bool {
+        self.0.write().insert(field, Part::Attached(part)).is_some()
     }
 
     fn detach(&self, field: &str) -> Option<Arc<T>> {

@@ -10,11 +10,13 @@ pub struct SegmentSize {
     pub codes: usize,
     pub lists: usize,
     pub columns: usize,
+    /// Filters compiled for it; bounded.
+    pub masks: usize,
 }
 
 impl SegmentSize {
     pub fn total(&self) -> usize {
-        self.keys + self.seqs + self.order + self.codes + self.lists + self.columns
+        self.keys + self.seqs + self.order + self.codes + self.lists + self.columns + self.masks
     }
 }
 
@@ -41,5 +43,6 @@ impl HeapSize {
         self.segments.codes += size.codes;
         self.segments.lists += size.lists;
         self.segments.columns += size.columns;
+        self.segments.masks += size.masks;
     }
 }

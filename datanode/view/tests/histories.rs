@@ -12,7 +12,7 @@ use rhumb_core::aggregate::{Groups, Metric as Measure, Plan};
 use rhumb_core::order::{OrderBy, OrderKey};
 use rhumb_core::query::Accuracy;
 use rhumb_core::{DocId, Filter, Schema, Seq};
-use rhumb_view::{Bounds, Change, Frozen, RowRef, SearchSpec, SegmentId, Snapshot, View};
+use rhumb_view::{Bounds, Change, Frozen, RowMask, RowRef, SearchSpec, SegmentId, Snapshot, View};
 use roaring::RoaringBitmap;
 
 use support::documents::{self, Numbers, VECTORS};
@@ -71,6 +71,8 @@ struct World {
     pinned: Vec<(Arc<Snapshot>, Oracle)>,
     /// A compaction has missed deletions that the base had; the next merge repeats them.
     base_is_behind: bool,
+    /// Asked after every step, of pinned snapshots too: mostly answered from caches.
+    favourites: Vec<Filter>,
 }
 
 impl World {
@@ -106,6 +108,7 @@ impl World {
             compaction: None,
             pinned: Vec::new(),
             base_is_behind: false,
+            favourites: (0..4).map(|_| documents::filter(&mut numbers, 3)).collect(),
         }
     }
 
@@ -279,16 +282,17 @@ impl World {
     fn check_answers(&self, snapshot: &Arc<Snapshot>, oracle: &Oracle, seed: u64) {
         let mut numbers = Numbers(seed);
         let filter = documents::filter(&mut numbers, 3);
+        for favourite in &self.favourites {
+            if let Some(known) = snapshot.known_filter(favourite) {
+                check_mask(snapshot, oracle, favourite, &known);
+            }
+            let mask = self.base.filter(snapshot, favourite, &self.schema);
+            check_mask(snapshot, oracle, favourite, &mask);
+            let known = snapshot.known_filter(favourite).expect("asked just before");
+            check_mask(snapshot, oracle, favourite, &known);
+        }
         let mask = self.base.filter(snapshot, &filter, &self.schema);
-        let matching = oracle.matching(&filter);
-        assert_eq!(mask.count(), matching.len() as u64);
-        let found: BTreeSet<DocId> = ids(snapshot, snapshot.rows(Some(&mask))).into_iter().collect();
-        assert_eq!(found, matching, "{filter:?}");
-        assert!(
-            snapshot
-                .rows(None)
-                .all(|row| mask.contains(row) == matching.contains(&snapshot.row_id(row).expect("of this")))
-        );
+        let matching = check_mask(snapshot, oracle, &filter, &mask);
 
         for (field, dim, _, element) in VECTORS {
             let query = documents::vector(&mut numbers, dim, element);
@@ -330,7 +334,7 @@ impl World {
         snapshot: &Snapshot,
         oracle: &Oracle,
         matching: &BTreeSet<DocId>,
-        mask: &rhumb_view::RowMask,
+        mask: &RowMask,
         numbers: &mut Numbers,
     ) {
         let some_id = |numbers: &mut Numbers| {
@@ -392,13 +396,7 @@ impl World {
         assert_eq!(ids(snapshot, sorted), expected, "{order:?}");
     }
 
-    fn check_groups(
-        &self,
-        snapshot: &Snapshot,
-        oracle: &Oracle,
-        matching: &BTreeSet<DocId>,
-        mask: &rhumb_view::RowMask,
-    ) {
+    fn check_groups(&self, snapshot: &Snapshot, oracle: &Oracle, matching: &BTreeSet<DocId>, mask: &RowMask) {
         let metrics = [
             ("n", Measure::Count(None)),
             ("s", Measure::Sum(name("lex"))),
@@ -440,6 +438,20 @@ impl World {
             self.check_answers(&snapshot, &oracle, seed);
         }
     }
+}
+
+/// Whatever made the mask, it has the rows that brute force finds.
+fn check_mask(snapshot: &Snapshot, oracle: &Oracle, filter: &Filter, mask: &RowMask) -> BTreeSet<DocId> {
+    let matching = oracle.matching(filter);
+    assert_eq!(mask.count(), matching.len() as u64, "{filter:?}");
+    let found: BTreeSet<DocId> = ids(snapshot, snapshot.rows(Some(mask))).into_iter().collect();
+    assert_eq!(found, matching, "{filter:?}");
+    assert!(
+        snapshot
+            .rows(None)
+            .all(|row| mask.contains(row) == matching.contains(&snapshot.row_id(row).expect("of this")))
+    );
+    matching
 }
 
 proptest! {

@@ -21,10 +21,12 @@
 mod bind;
 mod eval;
 mod json;
+mod key;
 mod pattern;
 mod sql;
 
 pub use eval::dig;
+pub use key::FilterKey;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use rhumb_core::{FieldType, Scalar, Value};
 
-use super::{Column, Data, DictionaryCodes, Presence};
+use super::numbers::{Numbers, key_of_float, key_of_int};
+use super::paths::Paths;
+use super::strings::{Dictionary, Text};
+use super::{Column, Data, Presence};
 use crate::bits::Bits;
 use crate::error::ViewError;
 use crate::keys::{Arena, MAX_ROWS};
@@ -166,9 +169,9 @@ impl ColumnBuilder {
             _ if matches!(present, Presence::Nowhere) => Data::Nothing,
             Building::Nothing => Data::Nothing,
             Building::Bool(bits) => Data::Bool(bits),
-            Building::Int(values) => Data::Int(exactly(values)),
-            Building::Time(values) => Data::Time(exactly(values)),
-            Building::Float(values) => Data::Float(exactly(values)),
+            Building::Int(values) => Data::Int(numbers(values, key_of_int, &present)),
+            Building::Time(values) => Data::Time(numbers(values, key_of_int, &present)),
+            Building::Float(values) => Data::Float(numbers(values, key_of_float, &present)),
             Building::Strings(strings) => strings.finish(),
             Building::List { ends, items } => Data::List {
                 ends: exactly(ends),
@@ -176,7 +179,7 @@ impl ColumnBuilder {
             },
             Building::Json(mut arena) => {
                 arena.shrink();
-                Data::Json(arena)
+                Data::Json(arena, Paths::default())
             }
         };
         Column { rows, present, data }
@@ -205,6 +208,11 @@ impl Building {
             Scalar::Timestamp => Self::Time(Vec::new()),
         }
     }
+}
+
+fn numbers<T>(values: Vec<T>, key: impl Fn(T) -> u64, present: &Presence) -> Numbers {
+    let keys = values.into_iter().map(key).collect();
+    Numbers::new(keys, |at| present.holds(at))
 }
 
 fn exactly<T>(mut values: Vec<T>) -> Vec<T> {
@@ -254,27 +262,17 @@ impl Strings {
     }
 
     fn finish(self) -> Data {
-        if let Some(mut arena) = self.spelled_out {
-            arena.shrink();
-            return Data::Text(arena);
+        if let Some(arena) = self.spelled_out {
+            return Data::Text(Text::new(arena));
         }
         let narrow = self.entries.len() <= 1 << u8::BITS;
         let code_bytes = if narrow { size_of::<u8>() } else { size_of::<u16>() };
         let entry_bytes: usize = self.entries.iter().map(|entry| 32 + entry.len()).sum();
         let spelled_bytes = self.text_bytes + self.codes.len() * size_of::<u32>();
         if self.codes.len() * code_bytes + entry_bytes > spelled_bytes {
-            let mut arena = self.spell_out();
-            arena.shrink();
-            return Data::Text(arena);
+            return Data::Text(Text::new(self.spell_out()));
         }
-        let codes = match narrow {
-            true => DictionaryCodes::Byte(self.codes.iter().map(|&code| code as u8).collect()),
-            false => DictionaryCodes::Short(exactly(self.codes)),
-        };
-        Data::Dictionary {
-            codes,
-            entries: self.entries,
-        }
+        Data::Dictionary(Dictionary::new(self.entries, &self.codes))
     }
 
     fn spell_out(&self) -> Arena {

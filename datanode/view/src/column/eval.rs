@@ -1,81 +1,80 @@
 //! Tests over whole columns.
 //!
-//! A test is asked once per dictionary entry, once per truth value, and row by row only
-//! where values differ from row to row; bounds on numbers become plain comparisons.
+//! Most tests are a search among a column's distinct values or buckets and one scan of
+//! narrow codes; what is left is asked row by row, of the rows that other tests left.
 
-use rhumb_core::Value;
+use std::sync::Arc;
+
 use rhumb_core::filter::{Test, dig};
 
-use super::{Column, Data, DictionaryCodes, Presence, parse, span};
+use super::numbers::{Numbers, float_of_key, int_of_key, place_of_float, place_of_int, place_of_time};
+use super::{Column, Data, Presence, lists, parse};
 use crate::bits::Bits;
+use crate::span::{Sought, spans};
 
 impl Column {
     /// Rows of `within` that pass the test.
     pub(crate) fn select(&self, test: &Test, within: &Bits) -> Bits {
-        let mut selected = match &self.data {
-            Data::Nothing => constant(within, test_presence(test)),
-            Data::Bool(bits) => select_bool(bits, test),
-            Data::Int(values) => match IntRange::of(test, as_int) {
-                Some(range) => Bits::from_fn(values.len(), |at| range.holds(values[at])),
-                None => self.each(within, |at| test.matches_int(values[at])),
-            },
-            Data::Time(values) => match IntRange::of(test, as_time) {
-                Some(range) => Bits::from_fn(values.len(), |at| range.holds(values[at])),
-                None => self.each(within, |at| test.matches_time(values[at])),
-            },
-            Data::Float(values) => match FloatRange::of(test) {
-                Some(range) => Bits::from_fn(values.len(), |at| range.holds(values[at])),
-                None => self.each(within, |at| test.matches_float(values[at])),
-            },
-            Data::Dictionary { codes, entries } => {
-                let passing: Vec<bool> = entries.iter().map(|entry| test.matches_str(entry)).collect();
-                match codes {
-                    DictionaryCodes::Byte(codes) => {
-                        Bits::from_fn(codes.len(), |at| passing[usize::from(codes[at])])
-                    }
-                    DictionaryCodes::Short(codes) => {
-                        Bits::from_fn(codes.len(), |at| passing[usize::from(codes[at])])
-                    }
-                }
-            }
-            Data::Text(arena) => self.each(within, |at| test.matches_str(arena.get(at))),
-            Data::List { ends, items } => self.select_lists(ends, items, test, within),
-            Data::Json(_) => self.each(within, |at| test.matches(self.value(at as u32).as_ref())),
+        let mut selected = match self.passing(test) {
+            Some(passing) => passing,
+            None => self.one_by_one(test, within),
         };
+        self.with_missing(&mut selected, test.matches_missing());
         selected.and(within);
-        self.with_missing(selected, test, within)
+        selected
     }
 
     /// As `select`, for what lies at the end of a path inside json.
-    pub(crate) fn select_json(&self, steps: &[impl AsRef<str>], test: &Test, within: &Bits) -> Bits {
-        let selected = match &self.data {
-            Data::Json(arena) => self.each(within, |at| {
-                let json = parse(arena.get(at));
-                test.matches_json(dig(&json, steps))
-            }),
-            _ => constant(within, test.matches_missing()),
+    pub(crate) fn select_json(&self, steps: &[Arc<str>], test: &Test, within: &Bits) -> Bits {
+        let mut selected = match &self.data {
+            Data::Json(arena, paths) => {
+                let row = |at| parse(arena.get(at));
+                let wanted = within.count() as usize;
+                match paths.passing(steps, test, (wanted, arena.len()), row) {
+                    Some(passing) => passing,
+                    None => self.each(within, |at| test.matches_json(dig(&row(at), steps))),
+                }
+            }
+            _ => self.constant(test.matches_missing()),
         };
-        self.with_missing(selected, test, within)
+        self.with_missing(&mut selected, test.matches_missing());
+        selected.and(within);
+        selected
     }
 
-    /// Membership is asked of the items themselves, all lists in one go.
-    fn select_lists(&self, ends: &[u32], items: &Column, test: &Test, within: &Bits) -> Bits {
-        let every_item = Bits::all(items.rows as usize);
-        let holding = |wanted: &[Value]| {
-            let hits = items.select(&Test::In(wanted.to_vec()), &every_item);
-            self.each(within, |at| span(ends, at).any(|item| hits.get(item)))
-        };
-        match test {
-            Test::ContainsAny(wanted) => holding(wanted),
-            Test::ContainsAll(wanted) => {
-                let mut all = self.each(within, |_| true);
-                wanted
-                    .iter()
-                    .for_each(|wanted| all.and(&holding(std::slice::from_ref(wanted))));
-                all
+    /// All rows whose value passes, where that can be told without asking each of them.
+    /// Of rows without the field it says nothing.
+    fn passing(&self, test: &Test) -> Option<Bits> {
+        if let Test::Exists(wanted) = test {
+            return Some(self.constant(*wanted));
+        }
+        match &self.data {
+            // What is known of vectors is their presence, and no test compares them.
+            Data::Nothing => Some(self.constant(matches!(test, Test::Ne(_) | Test::NotIn(_)))),
+            Data::Bool(bits) => Some(select_bool(bits, test)),
+            Data::Int(numbers) => in_order(numbers, test, place_of_int),
+            Data::Time(numbers) => in_order(numbers, test, place_of_time),
+            Data::Float(numbers) => in_order(numbers, test, place_of_float),
+            Data::Dictionary(dictionary) => Some(dictionary.passing(test)),
+            Data::Text(text) => text.passing(test, |at| self.present.holds(at)),
+            Data::List { ends, items } => match test {
+                Test::ContainsAny(wanted) => Some(lists::holding(ends, items, wanted)),
+                Test::ContainsAll(wanted) => Some(lists::holding_all(ends, items, wanted)),
+                _ => None,
+            },
+            Data::Json(..) => None,
+        }
+    }
+
+    fn one_by_one(&self, test: &Test, within: &Bits) -> Bits {
+        match &self.data {
+            Data::Int(numbers) => self.each(within, |at| test.matches_int(int_of_key(numbers.key(at)))),
+            Data::Time(numbers) => self.each(within, |at| test.matches_time(int_of_key(numbers.key(at)))),
+            Data::Float(numbers) => self.each(within, |at| test.matches_float(float_of_key(numbers.key(at)))),
+            Data::Text(text) => self.each(within, |at| test.matches_str(text.get(at))),
+            Data::Nothing | Data::Bool(_) | Data::Dictionary(_) | Data::List { .. } | Data::Json(..) => {
+                self.each(within, |at| test.matches(self.value(at as u32).as_ref()))
             }
-            Test::Exists(wanted) => constant(within, *wanted),
-            _ => self.each(within, |at| test.matches(self.value(at as u32).as_ref())),
         }
     }
 
@@ -90,116 +89,40 @@ impl Column {
         selected
     }
 
-    /// Rows without the field hold a zero that means nothing: theirs is the test's word
-    /// on missing.
-    fn with_missing(&self, mut selected: Bits, test: &Test, within: &Bits) -> Bits {
-        match (&self.present, test.matches_missing()) {
-            (Presence::Everywhere, _) => selected,
-            (Presence::Nowhere, passes) => constant(within, passes),
-            (Presence::Some(present), false) => {
-                selected.and(present);
-                selected
-            }
-            (Presence::Some(present), true) => {
-                let mut missing = within.clone();
-                missing.and_not(present);
-                selected.and(present);
-                selected.or(&missing);
-                selected
-            }
+    fn constant(&self, passes: bool) -> Bits {
+        match passes {
+            true => Bits::all(self.rows as usize),
+            false => Bits::none(self.rows as usize),
+        }
+    }
+
+    /// Rows without the field hold what means nothing: theirs is the test's word on
+    /// missing.
+    fn with_missing(&self, selected: &mut Bits, missing_passes: bool) {
+        match (&self.present, missing_passes) {
+            (Presence::Everywhere, _) => {}
+            (Presence::Nowhere, passes) => *selected = self.constant(passes),
+            (Presence::Some(present), false) => selected.and(present),
+            (Presence::Some(present), true) => selected.or_not(present),
         }
     }
 }
 
-/// For columns of which nothing but presence is known: vectors.
-fn test_presence(test: &Test) -> bool {
-    matches!(test, Test::Exists(true) | Test::Ne(_) | Test::NotIn(_))
-}
-
-fn constant(within: &Bits, passes: bool) -> Bits {
-    if passes {
-        within.clone()
-    } else {
-        Bits::none(within.len())
-    }
+fn in_order(
+    numbers: &Numbers,
+    test: &Test,
+    place: impl Fn(Sought<'_>) -> Option<std::ops::Range<u128>>,
+) -> Option<Bits> {
+    spans(test, place).map(|spans| numbers.within(&spans))
 }
 
 fn select_bool(bits: &Bits, test: &Test) -> Bits {
+    let mut selected = bits.clone();
     match (test.matches_bool(true), test.matches_bool(false)) {
-        (true, true) => Bits::all(bits.len()),
-        (true, false) => bits.clone(),
-        (false, true) => {
-            let mut rest = Bits::all(bits.len());
-            rest.and_not(bits);
-            rest
-        }
-        (false, false) => Bits::none(bits.len()),
+        (true, true) => selected = Bits::all(bits.len()),
+        (true, false) => {}
+        (false, true) => selected.invert(),
+        (false, false) => selected = Bits::none(bits.len()),
     }
-}
-
-/// Both ends included; empty when they cross.
-struct IntRange {
-    low: i64,
-    high: i64,
-}
-
-impl IntRange {
-    /// `None` when the test is no range, or compares with something else.
-    fn of(test: &Test, operand: impl Fn(&Value) -> Option<i64>) -> Option<Self> {
-        let (low, high) = match test {
-            Test::Eq(value) => (operand(value)?, operand(value)?),
-            Test::Gte(value) => (operand(value)?, i64::MAX),
-            Test::Lte(value) => (i64::MIN, operand(value)?),
-            Test::Gt(value) => (operand(value)?.checked_add(1)?, i64::MAX),
-            Test::Lt(value) => (i64::MIN, operand(value)?.checked_sub(1)?),
-            _ => return None,
-        };
-        Some(Self { low, high })
-    }
-
-    fn holds(&self, value: i64) -> bool {
-        (self.low <= value) & (value <= self.high)
-    }
-}
-
-fn as_int(value: &Value) -> Option<i64> {
-    match value {
-        Value::Int(value) => Some(*value),
-        _ => None,
-    }
-}
-
-fn as_time(value: &Value) -> Option<i64> {
-    match value {
-        Value::Time(value) => Some(*value),
-        _ => None,
-    }
-}
-
-/// Both ends included.
-struct FloatRange {
-    low: f64,
-    high: f64,
-}
-
-impl FloatRange {
-    fn of(test: &Test) -> Option<Self> {
-        let operand = |value: &Value| match value {
-            Value::Float(value) if value.is_finite() => Some(*value),
-            _ => None,
-        };
-        let (low, high) = match test {
-            Test::Eq(value) => (operand(value)?, operand(value)?),
-            Test::Gte(value) => (operand(value)?, f64::INFINITY),
-            Test::Lte(value) => (f64::NEG_INFINITY, operand(value)?),
-            Test::Gt(value) => (operand(value)?.next_up(), f64::INFINITY),
-            Test::Lt(value) => (f64::NEG_INFINITY, operand(value)?.next_down()),
-            _ => return None,
-        };
-        Some(Self { low, high })
-    }
-
-    fn holds(&self, value: f64) -> bool {
-        (self.low <= value) & (value <= self.high)
-    }
+    selected
 }

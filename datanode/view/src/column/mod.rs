@@ -3,8 +3,14 @@
 //! Columns hold values, not documents: whatever an answer shows is read from the base.
 //! Vectors have only their presence here.
 
+mod buckets;
 mod builder;
 mod eval;
+mod lists;
+mod narrow;
+mod numbers;
+mod paths;
+mod strings;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +23,10 @@ use rhumb_core::order::{Num, Seen};
 
 use crate::bits::Bits;
 use crate::keys::Arena;
+
+use numbers::{Numbers, float_of_key, int_of_key};
+use paths::Paths;
+use strings::{Dictionary, Text};
 
 #[derive(Debug)]
 pub struct Column {
@@ -32,44 +42,36 @@ enum Presence {
     Some(Bits),
 }
 
-/// By ordinal; rows without the field hold a zero.
+impl Presence {
+    fn holds(&self, at: usize) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Nowhere => false,
+            Self::Some(bits) => bits.get(at),
+        }
+    }
+}
+
+/// By ordinal; rows without the field hold what means nothing.
 #[derive(Debug)]
 enum Data {
     /// Only presence is known: vectors, and fields that no row has.
     Nothing,
     Bool(Bits),
-    Int(Vec<i64>),
+    Int(Numbers),
     /// Milliseconds since 1970.
-    Time(Vec<i64>),
-    Float(Vec<f64>),
+    Time(Numbers),
+    Float(Numbers),
     /// Few distinct strings.
-    Dictionary {
-        codes: DictionaryCodes,
-        entries: Vec<Arc<str>>,
-    },
-    Text(Arena),
+    Dictionary(Dictionary),
+    Text(Text),
     /// `ends[i]` is the end of row i's items.
     List {
         ends: Vec<u32>,
         items: Box<Column>,
     },
     /// As text, parsed when asked: a parsed tree takes many times the room.
-    Json(Arena),
-}
-
-#[derive(Debug)]
-enum DictionaryCodes {
-    Byte(Vec<u8>),
-    Short(Vec<u16>),
-}
-
-impl DictionaryCodes {
-    fn get(&self, at: usize) -> usize {
-        match self {
-            Self::Byte(codes) => usize::from(codes[at]),
-            Self::Short(codes) => usize::from(codes[at]),
-        }
-    }
+    Json(Arena, Paths),
 }
 
 impl Column {
@@ -91,11 +93,7 @@ impl Column {
     }
 
     pub fn is_present(&self, ordinal: u32) -> bool {
-        match &self.present {
-            Presence::Everywhere => ordinal < self.rows,
-            Presence::Nowhere => false,
-            Presence::Some(bits) => bits.get(ordinal as usize),
-        }
+        ordinal < self.rows && self.present.holds(ordinal as usize)
     }
 
     /// `None` for a missing value, and for vectors.
@@ -107,16 +105,16 @@ impl Column {
         match &self.data {
             Data::Nothing => None,
             Data::Bool(bits) => Some(Value::Bool(bits.get(at))),
-            Data::Int(values) => Some(Value::Int(values[at])),
-            Data::Time(values) => Some(Value::Time(values[at])),
-            Data::Float(values) => Some(Value::Float(values[at])),
-            Data::Dictionary { codes, entries } => Some(Value::Str(entries[codes.get(at)].clone())),
-            Data::Text(arena) => Some(Value::Str(arena.get(at).into())),
+            Data::Int(numbers) => Some(Value::Int(int_of_key(numbers.key(at)))),
+            Data::Time(numbers) => Some(Value::Time(int_of_key(numbers.key(at)))),
+            Data::Float(numbers) => Some(Value::Float(float_of_key(numbers.key(at)))),
+            Data::Dictionary(dictionary) => Some(Value::Str(dictionary.get(at).clone())),
+            Data::Text(text) => Some(Value::Str(text.get(at).into())),
             Data::List { ends, items } => {
                 let items = span(ends, at).filter_map(|item| items.value(item as u32));
                 Some(Value::List(items.collect()))
             }
-            Data::Json(arena) => Some(Value::Json(Arc::new(parse(arena.get(at))))),
+            Data::Json(arena, _) => Some(Value::Json(Arc::new(parse(arena.get(at))))),
         }
     }
 
@@ -129,16 +127,10 @@ impl Column {
             + match &self.data {
                 Data::Nothing => 0,
                 Data::Bool(bits) => bits.heap_size(),
-                Data::Int(values) | Data::Time(values) => values.capacity() * size_of::<i64>(),
-                Data::Float(values) => values.capacity() * size_of::<f64>(),
-                Data::Dictionary { codes, entries } => {
-                    let codes = match codes {
-                        DictionaryCodes::Byte(codes) => codes.capacity(),
-                        DictionaryCodes::Short(codes) => codes.capacity() * size_of::<u16>(),
-                    };
-                    codes + entries.iter().map(|entry| 32 + entry.len()).sum::<usize>()
-                }
-                Data::Text(arena) | Data::Json(arena) => arena.heap_size(),
+                Data::Int(numbers) | Data::Time(numbers) | Data::Float(numbers) => numbers.heap_size(),
+                Data::Dictionary(dictionary) => dictionary.heap_size(),
+                Data::Text(text) => text.heap_size(),
+                Data::Json(arena, paths) => arena.heap_size() + paths.heap_size(),
                 Data::List { ends, items } => {
                     ends.capacity() * size_of::<u32>() + size_of::<Self>() + items.heap_size()
                 }
@@ -154,12 +146,12 @@ impl Column {
         let at = ordinal as usize;
         match &self.data {
             Data::Bool(bits) => Some(Seen::Bool(bits.get(at))),
-            Data::Int(values) => Some(Seen::Num(Num::Int(values[at]))),
-            Data::Time(values) => Some(Seen::Time(values[at])),
-            Data::Float(values) => Some(Seen::Num(Num::Float(values[at]))),
-            Data::Dictionary { codes, entries } => Some(Seen::Str(&entries[codes.get(at)])),
-            Data::Text(arena) => Some(Seen::Str(arena.get(at))),
-            Data::Nothing | Data::List { .. } | Data::Json(_) => None,
+            Data::Int(numbers) => Some(Seen::Num(Num::Int(int_of_key(numbers.key(at))))),
+            Data::Time(numbers) => Some(Seen::Time(int_of_key(numbers.key(at)))),
+            Data::Float(numbers) => Some(Seen::Num(Num::Float(float_of_key(numbers.key(at))))),
+            Data::Dictionary(dictionary) => Some(Seen::Str(dictionary.get(at))),
+            Data::Text(text) => Some(Seen::Str(text.get(at))),
+            Data::Nothing | Data::List { .. } | Data::Json(..) => None,
         }
     }
 
@@ -167,12 +159,12 @@ impl Column {
     pub(crate) fn is_ordered(&self) -> bool {
         match &self.data {
             Data::Nothing => matches!(self.present, Presence::Nowhere),
-            Data::List { .. } | Data::Json(_) => false,
+            Data::List { .. } | Data::Json(..) => false,
             Data::Bool(_)
             | Data::Int(_)
             | Data::Time(_)
             | Data::Float(_)
-            | Data::Dictionary { .. }
+            | Data::Dictionary(_)
             | Data::Text(_) => true,
         }
     }

@@ -84,6 +84,98 @@ proptest! {
     }
 }
 
+/// Wide values over enough rows for buckets: clustered, or with one value again and again.
+fn wide(seed: u64, rows: usize, often: Option<u64>) -> Vec<Option<u64>> {
+    let mut state = seed | 1;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let value = |_| match next() % 10 {
+        0 => None,
+        1..=4 if often.is_some() => often,
+        5 => Some(next() >> 44),
+        _ => Some(next()),
+    };
+    (0..rows).map(value).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn buckets_answer_as_values_do(
+        seed in any::<u64>(),
+        rows in 2_000usize..4_000,
+        often in proptest::option::of(any::<u64>()),
+        picks in proptest::collection::vec(0usize..4_000, 1..4),
+        many in 0usize..12,
+    ) {
+        let numbers = wide(seed, rows, often);
+        let as_int = |n: u64| Value::Int(n as i64);
+        let as_time = |n: u64| Value::Time(n as i64 / 3);
+        let as_float = |n: u64| Value::Float((n as i64) as f64 / 1e12);
+        let as_string = |n: u64| Value::Str(format!("https://{}{:x}", if n % 2 == 0 { "a." } else { "" }, n).as_str().into());
+        type Make = fn(u64) -> Value;
+        for (scalar, make) in [
+            (Scalar::Int, as_int as Make),
+            (Scalar::Timestamp, as_time),
+            (Scalar::Float, as_float),
+            (Scalar::String, as_string),
+        ] {
+            let values: Vec<Option<Value>> = numbers.iter().map(|n| n.map(make)).collect();
+            let mut operands: Vec<Value> = picks.iter().filter_map(|&at| values[at % rows].clone()).collect();
+            operands.extend([0, 1, u64::MAX, 1 << 63].map(make));
+            operands.extend(values.iter().flatten().take(many).cloned());
+            let mut tests = tests_of(&operands);
+            if scalar == Scalar::String {
+                let whole = values.iter().flatten().next().cloned().unwrap_or(Value::Str("".into()));
+                let Value::Str(whole) = whole else { panic!("a string") };
+                for cut in [0, 3, 8, 9, 12, 15, whole.len()] {
+                    tests.push(Test::Prefix(whole.chars().take(cut).collect::<String>().as_str().into()));
+                }
+                tests.extend(["https://zz", "http:", "i", "https://a.\u{0}"].map(|prefix| Test::Prefix(prefix.into())));
+                tests.push(Test::Matches(regex::Regex::new("a[0-9]$").expect("a pattern")));
+            }
+            check(&column(&FieldType::Scalar(scalar), &values), &values, &tests);
+        }
+    }
+}
+
+#[test]
+fn numbers_take_the_bytes_that_their_spread_or_variety_needs() {
+    let bytes_per_row = |scalar: Scalar, value: fn(u64) -> Value| {
+        let values: Vec<Option<Value>> = (0..10_000).map(|n| Some(value(n))).collect();
+        let column = column(&FieldType::Scalar(scalar), &values);
+        values
+            .iter()
+            .enumerate()
+            .for_each(|(at, value)| assert_eq!(&column.value(at as u32), value));
+        column.heap_size() / values.len()
+    };
+    assert_eq!(
+        bytes_per_row(Scalar::Int, |n| Value::Int(1_000_000 + (n % 45) as i64)),
+        1
+    );
+    assert_eq!(
+        bytes_per_row(Scalar::Int, |n| Value::Int(n as i64 % 1_000 - 500)),
+        2
+    );
+    let days = |n| Value::Time(1_700_000_000_000 + 86_400_000 * (n as i64 % 3_000));
+    assert_eq!(bytes_per_row(Scalar::Timestamp, days), 2);
+    assert_eq!(
+        bytes_per_row(Scalar::Float, |n| Value::Float((n % 7) as f64 * 0.1)),
+        1
+    );
+    assert_eq!(
+        bytes_per_row(Scalar::Int, |n| Value::Int(n as i64 * 1_000_003 % 100_000_007)),
+        4
+    );
+    let sparse = |n: u64| Value::Int((n as i64 % 9 - 4) * (i64::MAX / 5));
+    assert_eq!(bytes_per_row(Scalar::Int, sparse), 1);
+}
+
 #[test]
 fn repeated_strings_take_a_byte_a_row_and_distinct_ones_no_dictionary() {
     let repeated: Vec<Option<Value>> = (0..10_000)

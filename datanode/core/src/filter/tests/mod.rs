@@ -162,6 +162,82 @@ fn null_inside_json_is_missing() {
     assert!(!matches(r#"{"extra.none": {"$exists": true}}"#, FULL));
 }
 
+fn key(text: &str) -> FilterKey {
+    filter(text)
+        .unwrap_or_else(|problem| panic!("{text}: {problem}"))
+        .key()
+}
+
+#[test]
+fn filters_that_say_the_same_in_another_order_have_one_key() {
+    for (one, other) in [
+        (r#"{"lex": 3, "pos": "n"}"#, r#"{"pos": "n", "lex": 3}"#),
+        (r#"{"lex": 3, "pos": "n"}"#, "pos = 'n' AND lex = 3"),
+        (
+            r#"{"$and": [{"lex": 3}, {"$and": [{"pos": "n"}, {"lex": 3}]}]}"#,
+            r#"{"pos": "n", "lex": 3}"#,
+        ),
+        (
+            r#"{"$or": [{"lex": 3}, {"lex": 4}]}"#,
+            r#"{"$or": [{"lex": 4}, {"lex": 3}, {"lex": 4}]}"#,
+        ),
+        (r#"{"$not": {"$not": {"lex": 3}}}"#, r#"{"lex": 3}"#),
+        (r#"{"lex": {"$in": [4, 3, 4]}}"#, r#"{"lex": {"$in": [3, 4]}}"#),
+    ] {
+        assert_eq!(key(one), key(other), "{one} and {other}");
+    }
+}
+
+#[test]
+fn filters_that_differ_in_anything_have_two_keys() {
+    let texts = [
+        "{}",
+        r#"{"$not": {}}"#,
+        r#"{"lex": 3}"#,
+        r#"{"lex": 4}"#,
+        r#"{"lex": {"$ne": 3}}"#,
+        r#"{"$not": {"lex": 3}}"#,
+        r#"{"lex": {"$lt": 3}}"#,
+        r#"{"lex": {"$lte": 3}}"#,
+        r#"{"lex": {"$gt": 3}}"#,
+        r#"{"lex": {"$gte": 3}}"#,
+        r#"{"lex": {"$in": [3]}}"#,
+        r#"{"lex": {"$nin": [3]}}"#,
+        r#"{"lex": {"$in": []}}"#,
+        r#"{"lex": null}"#,
+        r#"{"lex": {"$exists": true}}"#,
+        r#"{"price": 3}"#,
+        r#"{"has": 3}"#,
+        r#"{"pos": "3"}"#,
+        r#"{"pos": {"$prefix": "3"}}"#,
+        r#"{"pos": {"$regex": "3"}}"#,
+        r#"{"pos": {"$in": ["a", "b"]}}"#,
+        r#"{"pos": {"$in": ["ab", ""]}}"#,
+        r#"{"pos": {"$in": ["a,b"]}}"#,
+        r#"{"tags": {"$contains_any": ["a", "b"]}}"#,
+        r#"{"tags": {"$contains_all": ["a", "b"]}}"#,
+        r#"{"tags": ["a", "b"]}"#,
+        r#"{"extra.a.b": 1}"#,
+        r#"{"extra.a": 1}"#,
+        r#"{"extra.ab": 1}"#,
+        r#"{"extra.a.b": 1.5}"#,
+        r#"{"extra.a.b": "1"}"#,
+        r#"{"extra.a.b": true}"#,
+        r#"{"extra": {"a": {"b": 1}}}"#,
+        r#"{"id": "n1"}"#,
+        r#"{"lex": 3, "pos": "n"}"#,
+        r#"{"$or": [{"lex": 3}, {"pos": "n"}]}"#,
+        r#"{"at": "2026-01-31T12:00:00Z"}"#,
+        r#"{"live": true}"#,
+        r#"{"live": false}"#,
+    ];
+    for (at, one) in texts.iter().enumerate() {
+        for other in &texts[at + 1..] {
+            assert_ne!(key(one), key(other), "{one} and {other}");
+        }
+    }
+}
+
 #[test]
 fn an_unknown_field_is_refused_with_the_nearest_name() {
     for text in [
