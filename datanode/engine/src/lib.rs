@@ -23,6 +23,7 @@ mod raw;
 mod reading;
 mod rows;
 mod schema_cell;
+mod scoring;
 mod sole_writer;
 mod view_files;
 

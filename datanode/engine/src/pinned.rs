@@ -13,6 +13,7 @@ use crate::base::{self, Base};
 use crate::budget::PartKind;
 use crate::env::Env;
 use crate::error::EngineError;
+use crate::raw::Raws;
 use crate::rows;
 use crate::view_files::{FileName, ViewFiles};
 
@@ -23,11 +24,12 @@ pub struct Pinned {
     pub schema: Arc<Schema>,
     pub env: Arc<Env>,
     pub files: Arc<ViewFiles>,
+    pub raws: Arc<Raws>,
     pub position: Position,
 }
 
 impl Pinned {
-    fn base(&self) -> Result<&Base, EngineError> {
+    pub fn base(&self) -> Result<&Base, EngineError> {
         self.base
             .as_ref()
             .ok_or_else(|| EngineError::Bug("a sealed row without a base table".into()))
@@ -247,6 +249,31 @@ impl Pinned {
         Ok(())
     }
 
+    /// Up to `n` live vectors, spread over all rows.
+    pub async fn sample(
+        &self,
+        field: &FieldName,
+        ty: &VectorType,
+        n: usize,
+        mask: Option<&RowMask>,
+    ) -> Result<Vec<(RowRef, Vector)>, EngineError> {
+        let rows: Vec<RowRef> = self.snapshot.rows(mask).collect();
+        let wanted = n.min(rows.len());
+        let chosen = (0..wanted).map(|i| rows[i * rows.len() / wanted]);
+        let (fresh, sealed): (Vec<RowRef>, Vec<RowRef>) = chosen.partition(|row| row.segment.is_fresh());
+        let mut sample = Vec::with_capacity(wanted);
+        for row in fresh {
+            let document = self.snapshot.fresh_document(row);
+            if let Some(Value::Vector(vector)) = document.as_ref().and_then(|d| d.get(field.as_str())) {
+                sample.push((row, vector.clone()));
+            }
+        }
+        let stored = self.vectors(field, ty, &sealed).await?;
+        let stored = sealed.into_iter().zip(stored);
+        sample.extend(stored.filter_map(|(row, vector)| Some((row, vector?))));
+        Ok(sample)
+    }
+
     async fn scan_vectors(
         &self,
         segment: &Segment,
@@ -276,7 +303,7 @@ impl Pinned {
         ty: &VectorType,
         mut each: impl FnMut(&Vector) -> Result<(), ViewError>,
     ) -> Result<(), EngineError> {
-        for row in self.snapshot.fresh_refs() {
+        for row in self.snapshot.rows(None).filter(|row| row.segment.is_fresh()) {
             let document = self.snapshot.fresh_document(row);
             if let Some(Value::Vector(vector)) = document.as_ref().and_then(|d| d.get(field.as_str())) {
                 each(vector).map_err(bug)?;

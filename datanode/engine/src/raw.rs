@@ -9,7 +9,9 @@
 //! ([`rhumb_view::Candidates`]).  Damage, and a layout that only looked right, therefore
 //! cost time and never change an answer.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -17,12 +19,14 @@ use lance_file::reader::FileReader;
 use lance_io::scheduler::{ScanScheduler, SchedulerConfig};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use rhumb_core::{Element, VectorType};
+use parking_lot::RwLock;
+use rhumb_core::{Element, FieldName, VectorType};
 use rhumb_store::Bucket;
 use rhumb_store::local::LocalFile;
 
 use crate::base::Base;
 use crate::error::EngineError;
+use crate::rows;
 
 /// Of a file's metadata, while it is read once.
 const METADATA_BUFFER: u64 = 8 << 20;
@@ -37,6 +41,44 @@ pub struct RawVectors {
     width: u64,
     /// By first row, ascending, without a gap.
     pages: Vec<Page>,
+}
+
+/// Those of one open partition that were looked for, by fragment and field; `None` where
+/// there is nothing to find.  Within one partition's life a fragment's number means one file.
+#[derive(Default)]
+pub struct Raws(RwLock<Found>);
+
+type Found = BTreeMap<(u64, FieldName), Option<Arc<RawVectors>>>;
+
+/// Fragments that a partition has at most, more or less: older ones are forgotten beyond it.
+const MOST: usize = 256;
+
+impl Raws {
+    /// What is known already.
+    pub fn known(&self, fragment: u64, field: &FieldName) -> Option<Option<Arc<RawVectors>>> {
+        self.0.read().get(&(fragment, field.clone())).cloned()
+    }
+
+    pub async fn find(
+        &self,
+        base: &Base,
+        bucket: &Bucket,
+        fragment: u64,
+        field: &FieldName,
+        ty: &VectorType,
+    ) -> Result<Option<Arc<RawVectors>>, EngineError> {
+        if let Some(known) = self.known(fragment, field) {
+            return Ok(known);
+        }
+        let column = rows::column_name(field);
+        let found = RawVectors::find(base, bucket, fragment, &column, ty).await?.map(Arc::new);
+        let mut all = self.0.write();
+        if all.len() >= MOST {
+            all.pop_first();
+        }
+        all.insert((fragment, field.clone()), found.clone());
+        Ok(found)
+    }
 }
 
 struct Page {

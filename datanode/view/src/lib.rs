@@ -14,6 +14,7 @@
 mod aggregate;
 mod ann;
 mod bits;
+mod carry;
 mod codes;
 mod column;
 mod error;
@@ -36,7 +37,7 @@ mod stretches;
 mod view;
 
 pub use ann::{Calibration, Grid, GridTrainer, Lists, ListsBuilder, Part as ListsPart};
-pub use codes::{Codes, CodesBuilder};
+pub use codes::{Codes, CodesBuilder, Proof};
 pub use column::{Column, ColumnBuilder};
 pub use error::ViewError;
 pub use filter::RowMask;

@@ -53,6 +53,13 @@ impl FreshRows {
         self.len() - covered(&self.lists.get(field), grid).min(self.len())
     }
 
+    /// Rows after the last stretch, whatever its grid.
+    pub(crate) fn unlisted(&self, field: &str) -> u32 {
+        let stretches = self.lists.get(field);
+        let listed = stretches.last().map_or(0, |lists| lists.rows());
+        self.len() - listed.min(self.len())
+    }
+
     /// Puts the backlog into lists.  Returns how many rows that were.
     pub(crate) fn make_lists(
         &self,

@@ -24,8 +24,9 @@ use crate::view_files::FileName;
 const LEAST_ROWS: u64 = 10_000;
 /// Fresh rows outside lists are scanned one by one: so many cost some ten microseconds.
 const FRESH_BACKLOG: u64 = 1_024;
-/// A grid is trained anew when there are so many times the rows it was trained for.
-const OUTGROWN: u64 = 3;
+/// A grid is trained anew when its lists are so many times as long as they were meant to be:
+/// about √rows / 3.
+const OUTGROWN: f64 = 3.0;
 /// Codes of smaller segments are made faster than they are loaded.
 const WORTH_SAVING: u32 = 4_096;
 /// Queries that a calibration is measured with.
@@ -100,7 +101,7 @@ impl Indexer {
             None => self.saved_grid(field).await?,
         };
         let grid = match known {
-            Some(grid) if rows <= grid.rows() * OUTGROWN => Some(grid),
+            Some(grid) if !is_outgrown(&grid, rows) => Some(grid),
             known if rows < LEAST_ROWS => known,
             _ => self.train(field, ty, rows).await?,
         };
@@ -202,11 +203,11 @@ impl Indexer {
             return Ok(());
         }
         let pinned = self.shared.pin();
-        let sample = pinned.sample(field, ty, QUERIES).await?;
+        let sample = pinned.sample(field, ty, QUERIES, None).await?;
         if pinned.snapshot.missing_lists(field.as_str(), grid).is_empty() && !sample.is_empty() {
             let _held = pinned.load_codes(field, ty).await?;
             let (field, on) = (field.clone(), grid.clone());
-            let queries = CalibrationQuery::around(&sample);
+            let queries = queries_around(sample);
             let measured = self.quietly("calibration", move |cancel| {
                 pinned.snapshot.calibrate(&field, &on, &queries, cancel)
             });
@@ -310,6 +311,34 @@ impl Indexer {
         let number = pinned.base.as_ref()?.field_number(&rows::column_name(field))?;
         Some(FileName::calibration(number, grid.id()))
     }
+}
+
+/// The sample itself, and what lies between two of it: users ask for more than what is there.
+fn queries_around(sample: Vec<(RowRef, Vector)>) -> Vec<CalibrationQuery> {
+    let numbers = |vector: &Vector| match vector {
+        Vector::F32(vector) => vector.to_vec(),
+        Vector::I8(vector) => vector.iter().map(|x| f32::from(*x)).collect(),
+        Vector::Bits(_) => Vec::new(),
+    };
+    let between = sample.chunks_exact(2).map(|pair| {
+        let (a, b) = (numbers(&pair[0].1), numbers(&pair[1].1));
+        let middle: Vec<f32> = a.iter().zip(&b).map(|(a, b)| (a + b) / 2.0).collect();
+        CalibrationQuery {
+            vector: Vector::F32(middle.into()),
+            source: None,
+        }
+    });
+    let between: Vec<_> = between.collect();
+    let stored = sample.into_iter().map(|(row, vector)| CalibrationQuery {
+        vector,
+        source: Some(row),
+    });
+    stored.chain(between).collect()
+}
+
+fn is_outgrown(grid: &Grid, rows: u64) -> bool {
+    let meant = (rows as f64 / OUTGROWN).sqrt() * 3.0;
+    meant > grid.lists() as f64
 }
 
 fn worth_saving(segment: &Segment) -> bool {

@@ -31,6 +31,7 @@ use crate::judge::Old;
 use crate::lead::Lead;
 use crate::partition::writer::{Applied, Request, WriteRequest};
 use crate::pinned::Pinned;
+use crate::raw::Raws;
 use crate::rows::Row;
 use crate::schema_cell::SchemaCell;
 use crate::view_files::ViewFiles;
@@ -85,6 +86,7 @@ pub struct Shared {
     /// Rows shown since it was last told.
     shown: AtomicUsize,
     pub files: Arc<ViewFiles>,
+    pub raws: Arc<Raws>,
     halted: Mutex<Option<String>>,
     /// A task of the partition panicked: what it was about to do is in doubt, and the
     /// partition has to be opened anew.
@@ -238,6 +240,7 @@ impl Shared {
             schema: self.schema.schema(),
             env: self.env.clone(),
             files: self.files.clone(),
+            raws: self.raws.clone(),
             position: *self.position.borrow(),
         };
         (pinned, found)

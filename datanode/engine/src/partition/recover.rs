@@ -164,6 +164,7 @@ impl Shared {
     ) -> Self {
         Self {
             files: Arc::new(ViewFiles::new(env.bucket.clone(), &folder)),
+            raws: Arc::default(),
             index_due: Notify::new(),
             shown: AtomicUsize::new(0),
             name,

@@ -35,7 +35,10 @@ impl Reading {
         touched.plan = started.elapsed();
         let searching = Instant::now();
         let mut best = match &query.vector {
-            Some(leg) => self.search(leg, query.k, masks, deadline, &mut touched).await?,
+            Some(leg) => {
+                let effort = (query.k, query.accuracy);
+                self.search(leg, effort, masks, deadline, &mut touched).await?
+            },
             None => self.first_by_id(query.k, &masks),
         };
         // Ties go to the smaller id, across partitions too.

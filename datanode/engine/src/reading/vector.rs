@@ -1,9 +1,11 @@
 //! The vector leg, and stored vectors to ask with.
 
+use std::sync::Arc;
+
 use futures::future::try_join_all;
-use rhumb_core::query::{Touched, VectorLeg};
-use rhumb_core::{FieldName, FieldType, Filter, Value, Vector, VectorType};
-use rhumb_view::{RowMask, RowRef, Scorer, SearchSpec};
+use rhumb_core::query::{Accuracy, Touched, VectorLeg};
+use rhumb_core::{FieldName, FieldType, Filter, Vector, VectorType};
+use rhumb_view::{Candidates, RowMask, SearchSpec, Snapshot, ViewError};
 use tokio::time::Instant;
 
 use super::Reading;
@@ -15,21 +17,24 @@ impl Reading {
     pub(super) async fn search(
         &self,
         leg: &VectorLeg,
-        k: usize,
+        (k, accuracy): (usize, Accuracy),
         masks: Vec<Option<RowMask>>,
         deadline: Option<Instant>,
         touched: &mut Touched,
     ) -> Result<Vec<Found>, EngineError> {
         let ty = self.vector_type(&leg.field)?;
-        let searches = self
-            .parts
-            .iter()
-            .zip(masks)
-            .enumerate()
-            .map(|(at, (part, mask))| {
-                let (field, query) = (leg.field.clone(), leg.value.clone());
-                async move { search_part(at, part, field, ty, query, k, mask, deadline).await }
-            });
+        let searches = self.parts.iter().zip(masks).enumerate().map(|(at, (part, mask))| {
+            let query = PartQuery {
+                field: leg.field.clone(),
+                ty,
+                query: leg.value.clone(),
+                k,
+                accuracy,
+                mask,
+                deadline,
+            };
+            async move { query.answer(at, part).await }
+        });
         let mut found = Vec::new();
         for part in try_join_all(searches).await? {
             touched.rows_scanned += part.scanned;
@@ -57,18 +62,9 @@ impl Reading {
         let masks = self.masks(filter).await?;
         let mut sample = Vec::new();
         for (part, mask) in self.parts.iter().zip(&masks) {
-            let rows: Vec<RowRef> = part.snapshot.rows(mask.as_ref()).collect();
-            let wanted = n.div_ceil(self.parts.len()).min(rows.len());
-            let chosen: Vec<RowRef> = (0..wanted).map(|i| rows[i * rows.len() / wanted]).collect();
-            let (fresh, sealed): (Vec<RowRef>, Vec<RowRef>) =
-                chosen.into_iter().partition(|r| r.segment.is_fresh());
-            for row in fresh {
-                let document = part.snapshot.fresh_document(row);
-                if let Some(Value::Vector(v)) = document.as_ref().and_then(|d| d.get(field.as_str())) {
-                    sample.push(v.clone());
-                }
-            }
-            sample.extend(part.vectors(field, &ty, &sealed).await?.into_iter().flatten());
+            let n = n.div_ceil(self.parts.len());
+            let of_part = part.sample(field, &ty, n, mask.as_ref()).await?;
+            sample.extend(of_part.into_iter().map(|(_, vector)| vector));
         }
         sample.truncate(n);
         Ok(sample)
@@ -81,63 +77,81 @@ struct PartFound {
     rescored: u64,
 }
 
-/// Codes say which rows cannot be hits; the others are scored from their stored vectors.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site; a struct would only repeat the names"
-)]
-async fn search_part(
-    at: usize,
-    part: &Pinned,
+/// So many bytes of codes are scanned on the request's own thread: a hop to another takes as
+/// long as a good part of it.
+const INLINE_BYTES: u64 = 2 << 20;
+
+/// What one partition is asked.
+#[derive(Clone)]
+struct PartQuery {
     field: FieldName,
     ty: VectorType,
     query: Vector,
     k: usize,
+    accuracy: Accuracy,
     mask: Option<RowMask>,
     deadline: Option<Instant>,
-) -> Result<PartFound, EngineError> {
-    // Held until the answer: under memory pressure one load may evict another.
-    let _held = part.load_codes(&field, &ty).await?;
-    let search = {
-        let (snapshot, field, query) = (part.snapshot.clone(), field.clone(), query.clone());
-        move || {
-            let cancel = || deadline.is_some_and(|at| Instant::now() >= at);
-            let spec = SearchSpec {
-                field: &field,
-                ty: &ty,
-                query: &query,
-                k,
-                mask: mask.as_ref(),
-                cancel: &cancel,
-            };
-            snapshot.search(&spec)
-        }
-    };
-    let candidates = match part.compute(search).await? {
-        Ok(candidates) => candidates,
-        Err(rhumb_view::ViewError::Cancelled) => return Err(EngineError::Timeout),
-        Err(e) => return Err(EngineError::Bug(e.to_string())),
-    };
-    let uncertain = candidates.uncertain.clone();
-    let vectors = part.vectors(&field, &ty, &uncertain).await?;
-    let scorer = Scorer::new(&ty, &query).map_err(|e| EngineError::Bug(e.to_string()))?;
-    let score = |(row, v): (&RowRef, &Option<Vector>)| Some((*row, scorer.score(v.as_ref()?)?));
-    let scored: Vec<(RowRef, f32)> = uncertain.iter().zip(&vectors).filter_map(score).collect();
-    let scanned = candidates.rows_scanned;
-    let found = candidates
-        .finish(&scored)
-        .map_err(|e| EngineError::Bug(e.to_string()))?;
-    Ok(PartFound {
-        found: found
-            .into_iter()
-            .map(|h| Found {
-                part: at,
-                row: h.row,
-                id: h.id,
-                score: h.score,
-            })
-            .collect(),
-        scanned,
-        rescored: uncertain.len() as u64,
-    })
+}
+
+impl PartQuery {
+    /// Codes and lists say which rows can be hits; those are scored from their stored vectors.
+    async fn answer(self, at: usize, part: &Pinned) -> Result<PartFound, EngineError> {
+        // Held until the answer: under memory pressure one load may evict another.
+        let _codes = part.load_codes(&self.field, &self.ty).await?;
+        let _lists = part.snapshot.hold_lists(self.field.as_str());
+        let candidates = match self.is_quick(&part.snapshot) {
+            true => self.search(&part.snapshot),
+            false => {
+                let (snapshot, query) = (part.snapshot.clone(), self.clone());
+                part.compute(move || query.search(&snapshot)).await?
+            }
+        };
+        let candidates = match candidates {
+            Ok(candidates) => candidates,
+            Err(ViewError::Cancelled) => return Err(EngineError::Timeout),
+            Err(e) => return Err(EngineError::Bug(e.to_string())),
+        };
+        let scored = part
+            .scores(&self.field, &self.ty, &self.query, &candidates.uncertain)
+            .await?;
+        let (scanned, rescored) = (candidates.rows_scanned + candidates.rows_estimated, scored.len() as u64);
+        let hits = candidates
+            .finish(&scored)
+            .map_err(|e| EngineError::Bug(e.to_string()))?;
+        let found = hits.into_iter().map(|h| Found {
+            part: at,
+            row: h.row,
+            id: h.id,
+            score: h.score,
+        });
+        Ok(PartFound {
+            found: found.collect(),
+            scanned,
+            rescored,
+        })
+    }
+
+    fn search(&self, snapshot: &Arc<Snapshot>) -> Result<Candidates, ViewError> {
+        let cancel = || self.deadline.is_some_and(|at| Instant::now() >= at);
+        snapshot.search(&SearchSpec {
+            field: &self.field,
+            ty: &self.ty,
+            query: &self.query,
+            k: self.k,
+            mask: self.mask.as_ref(),
+            accuracy: self.accuracy,
+            cancel: &cancel,
+        })
+    }
+
+    /// Whether few rows lie outside lists, or are to be looked at for another reason.
+    fn is_quick(&self, snapshot: &Snapshot) -> bool {
+        let unlisted = match self.accuracy {
+            Accuracy::Exact => snapshot.live_rows(),
+            Accuracy::Recall(_) | Accuracy::Effort(_) => snapshot.unlisted_rows(self.field.as_str()),
+        };
+        let wanted = self.mask.as_ref().map_or(u64::MAX, RowMask::count);
+        let rows = unlisted.min(wanted) + self.k as u64;
+        rows * u64::from(self.ty.dim) <= INLINE_BYTES
+    }
 }

@@ -15,6 +15,30 @@ pub struct CodesBuilder {
     kernels: &'static Kernels,
 }
 
+impl Codes {
+    pub(crate) fn with_room(ty: &VectorType, rows: usize) -> Self {
+        CodesBuilder::new(ty, rows).codes
+    }
+
+    /// Appends a row of other codes of the same type.
+    pub(crate) fn push_row(&mut self, from: &Self, ordinal: u32) {
+        let at = ordinal as usize;
+        match (&mut self.body, &from.body) {
+            (Body::Scaled(to), Body::Scaled(from)) => {
+                to.codes.extend_from_slice(&from.codes[at * from.stride..][..from.stride]);
+                to.rows.push(from.rows[at]);
+            }
+            (Body::Packed(to), Body::Packed(from)) => {
+                to.words.extend_from_slice(&from.words[at * from.stride..][..from.stride]);
+            }
+            (Body::Scaled(_), Body::Packed(_)) | (Body::Packed(_), Body::Scaled(_)) => {
+                unreachable!("codes of one type have one kind of body")
+            }
+        }
+        self.present.push(from.present.get(at));
+    }
+}
+
 impl CodesBuilder {
     /// `rows` is a hint.
     pub fn new(ty: &VectorType, rows: usize) -> Self {

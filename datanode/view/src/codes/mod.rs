@@ -8,8 +8,10 @@
 mod bound;
 mod builder;
 mod file;
+mod proof;
 
 pub use builder::CodesBuilder;
+pub use proof::Proof;
 
 pub(crate) use bound::{Bounds, Probe};
 
