@@ -30,16 +30,17 @@ const END: u128 = u128::MAX;
 pub(crate) fn spans(test: &Test, place: impl Fn(Sought<'_>) -> Option<Range<u128>>) -> Option<Spans> {
     let of = |value: &Value| place(Sought::Value(value));
     let each = |values: &[Value]| values.iter().map(of).collect::<Option<Vec<_>>>();
+    let one = |place: Range<u128>| (vec![place], false);
     let (mut places, negated) = match test {
-        Test::Eq(value) => (vec![of(value)?], false),
+        Test::Eq(value) => one(of(value)?),
         Test::Ne(value) => (vec![of(value)?], true),
-        Test::Lt(value) => (vec![0..of(value)?.start], false),
-        Test::Lte(value) => (vec![0..of(value)?.end], false),
-        Test::Gt(value) => (vec![of(value)?.end..END], false),
-        Test::Gte(value) => (vec![of(value)?.start..END], false),
+        Test::Lt(value) => one(0..of(value)?.start),
+        Test::Lte(value) => one(0..of(value)?.end),
+        Test::Gt(value) => one(of(value)?.end..END),
+        Test::Gte(value) => one(of(value)?.start..END),
         Test::In(values) => (each(values)?, false),
         Test::NotIn(values) => (each(values)?, true),
-        Test::Prefix(prefix) => (vec![place(Sought::Prefix(prefix))?], false),
+        Test::Prefix(prefix) => one(place(Sought::Prefix(prefix))?),
         Test::Exists(_) | Test::ContainsAny(_) | Test::ContainsAll(_) | Test::Matches(_) => return None,
     };
     places.retain(|place| !place.is_empty());

@@ -109,25 +109,20 @@ fn edges(rows: usize, key: &impl Fn(usize) -> u64) -> Vec<u64> {
     let stride = rows.div_ceil(SAMPLE).max(1);
     let mut sample: Vec<u64> = (0..rows).step_by(stride).map(key).collect();
     sample.sort_unstable();
-    // Half as many as there may be: a frequent value takes a second edge, just above it.
-    let steps = MOST_EDGES / 2;
+    // A value met at two steps takes an edge just above it too, and so fills a bucket alone.
     let mut edges: Vec<u64> = Vec::with_capacity(MOST_EDGES);
-    let mut last = None;
-    for step in 1..=steps {
-        let Some(&edge) = sample.get(step * sample.len() / (steps + 1)) else {
+    for step in 1..=MOST_EDGES {
+        let Some(&edge) = sample.get(step * sample.len() / (MOST_EDGES + 1)) else {
             break;
         };
-        if last == Some(edge) {
+        if edges.last() == Some(&edge) {
             edges.extend(edge.checked_add(1));
+        } else if edges.last().is_none_or(|&last| last < edge) {
+            edges.push(edge);
         }
-        edges.push(edge);
-        last = Some(edge);
     }
-    edges.sort_unstable();
-    edges.dedup();
     // Key 0 opens no bucket: nothing lies before it.
     edges.retain(|&edge| edge > 0);
-    edges.truncate(MOST_EDGES);
     edges.shrink_to_fit();
     edges
 }

@@ -6,6 +6,8 @@ use rhumb_core::filter::Test;
 use super::Column;
 use crate::bits::Bits;
 
+const NEAR: usize = 8;
+
 /// Lists that hold one of `wanted`.
 pub(super) fn holding(ends: &[u32], items: &Column, wanted: &[Value]) -> Bits {
     let every_item = Bits::all(items.len() as usize);
@@ -30,9 +32,18 @@ pub(super) fn holding_all(ends: &[u32], items: &Column, wanted: &[Value]) -> Bit
     rows
 }
 
-/// The row of an item after that of `row`: steps double, so that near ones cost little and
-/// far ones a logarithm.
+/// The row of an item that lies after those of `row`: some rows are stepped over one by
+/// one, then steps double.
 fn leap(ends: &[u32], row: usize, item: u32) -> usize {
+    let near = ends[row..]
+        .iter()
+        .take(NEAR)
+        .take_while(|&&end| end <= item)
+        .count();
+    if near < NEAR {
+        return row + near;
+    }
+    let row = row + near - 1;
     let mut step = 1;
     while ends.get(row + step).is_some_and(|&end| end <= item) {
         step *= 2;
