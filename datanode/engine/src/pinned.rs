@@ -203,7 +203,7 @@ impl Pinned {
         let Some(name) = FileName::codes(self.base()?, segment.fragment(), &rows::column_name(field)) else {
             return Ok(None);
         };
-        let saved = self.files.read(&name, |bytes| Codes::from_bytes(bytes, ty)).await?;
+        let saved = self.files.read(&name, |bytes| Codes::from_bytes(bytes)).await?;
         Ok(saved.filter(|codes| codes.rows() == segment.len()))
     }
 

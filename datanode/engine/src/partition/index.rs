@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rhumb_core::{FieldName, Value, Vector, VectorIndex, VectorType};
+use rhumb_core::{FieldName, Vector, VectorIndex, VectorType};
 use rhumb_seams::CancellationToken;
 use rhumb_view::{Calibration, CalibrationQuery, Grid, GridTrainer, Lists, ListsBuilder, RowRef, Segment, ViewError};
 use tokio::time::Instant;
