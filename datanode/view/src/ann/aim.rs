@@ -104,7 +104,14 @@ impl<'a> Aim<'a> {
 
     /// Estimates the rows of a list; `passing` gets those that may score `bar` or more.
     /// Returns how many were looked at.
-    pub(crate) fn scan(&self, lists: &Lists, list: usize, bar: f32, margin: f32, passing: &mut Passing) -> u32 {
+    pub(crate) fn scan(
+        &self,
+        lists: &Lists,
+        list: usize,
+        bar: f32,
+        margin: f32,
+        passing: &mut Passing,
+    ) -> u32 {
         let (start, end) = lists.range(list);
         passing.masks.clear();
         if start == end {
@@ -139,7 +146,10 @@ impl<'a> Aim<'a> {
         lists.code(position, &mut code);
         let nibbles = code.iter().flat_map(|byte| [byte & 15, byte >> 4]);
         let tables = self.tables.chunks_exact(GROUP_BYTES);
-        let sum: u32 = nibbles.zip(tables).map(|(nibble, table)| u32::from(table[usize::from(nibble)])).sum();
+        let sum: u32 = nibbles
+            .zip(tables)
+            .map(|(nibble, table)| u32::from(table[usize::from(nibble)]))
+            .sum();
         let (add, mul) = (lists.add[position], lists.mul[position]);
         let estimate = base + add + mul * (self.step * sum as f32 - self.excess);
         let missing = bar * self.grid.score_scale() - estimate;

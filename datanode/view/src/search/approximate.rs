@@ -43,7 +43,11 @@ enum Source<'a> {
 }
 
 impl<'a> Listed<'a> {
-    pub(super) fn sealed(scan: &mut Scan<'a>, sealed: &'a Sealed, lists: Arc<Lists>) -> Result<Self, ViewError> {
+    pub(super) fn sealed(
+        scan: &mut Scan<'a>,
+        sealed: &'a Sealed,
+        lists: Arc<Lists>,
+    ) -> Result<Self, ViewError> {
         Ok(Self {
             id: sealed.id,
             lists,
@@ -91,9 +95,14 @@ impl<'a> Listed<'a> {
             Source::Fresh(group, parts) => {
                 for &ordinal in ordinals {
                     let at = parts.partition_point(|part| part.rows.end <= ordinal);
-                    match parts.get(at).and_then(|part| Some((part.rows.start, part.codes.as_ref()?))) {
+                    match parts
+                        .get(at)
+                        .and_then(|part| Some((part.rows.start, part.codes.as_ref()?)))
+                    {
                         Some((first, codes)) => match codes.body() {
-                            CodesRef::Scaled(scaled) => scan.rank(self.id, first, scaled, &[ordinal - first])?,
+                            CodesRef::Scaled(scaled) => {
+                                scan.rank(self.id, first, scaled, &[ordinal - first])?
+                            }
                             CodesRef::Packed(_) => return Err(ViewError::VectorShape),
                         },
                         None => scan.document(group, ordinal),
@@ -161,10 +170,22 @@ impl<'w, 'a> Walk<'w, 'a> {
 
     pub(super) fn run(&mut self) -> Result<(), ViewError> {
         self.strays()?;
-        let keys = self.aim.keys(&self.reach.limits, &longest_reach(self.parts.iter().map(|part| &*part.lists)));
-        let mut order: Vec<u64> = keys.iter().zip(0u32..).map(|(key, list)| pack(*key, list)).collect();
+        let keys = self.aim.keys(
+            &self.reach.limits,
+            &longest_reach(self.parts.iter().map(|part| &*part.lists)),
+        );
+        let mut order: Vec<u64> = keys
+            .iter()
+            .zip(0u32..)
+            .map(|(key, list)| pack(*key, list))
+            .collect();
         // Enough lists for a first bar, then only those that it leaves.
-        let mean = self.parts.iter().map(|part| u64::from(part.lists.listed())).sum::<u64>() as usize / order.len();
+        let mean = self
+            .parts
+            .iter()
+            .map(|part| u64::from(part.lists.listed()))
+            .sum::<u64>() as usize
+            / order.len();
         let first = FIRST_LISTS.max(2 * self.scan.spec.k / mean.max(1));
         if first < order.len() / 2 {
             order.select_nth_unstable(first);
@@ -225,7 +246,11 @@ impl<'w, 'a> Walk<'w, 'a> {
         self.rank_waiting()?;
         self.waiting.swap(0, 1);
         // Without a bar everything passes: better to have one before the next list.
-        if bar == f32::NEG_INFINITY { self.rank_waiting() } else { Ok(()) }
+        if bar == f32::NEG_INFINITY {
+            self.rank_waiting()
+        } else {
+            Ok(())
+        }
     }
 
     fn drain(&mut self) -> Result<(), ViewError> {
@@ -244,7 +269,13 @@ impl<'w, 'a> Walk<'w, 'a> {
 
     fn strays(&mut self) -> Result<(), ViewError> {
         for part in self.parts {
-            let strays: Vec<u32> = part.lists.strays().iter().copied().filter(|&row| part.wants(row)).collect();
+            let strays: Vec<u32> = part
+                .lists
+                .strays()
+                .iter()
+                .copied()
+                .filter(|&row| part.wants(row))
+                .collect();
             if !strays.is_empty() {
                 part.rank(self.scan, &strays)?;
             }
@@ -274,6 +305,10 @@ fn pack(key: f32, list: u32) -> u64 {
 
 fn unpack(packed: u64) -> (f32, u32) {
     let ordered = (packed >> 32) as u32;
-    let bits = if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered };
+    let bits = if ordered >> 31 == 1 {
+        ordered & !(1 << 31)
+    } else {
+        !ordered
+    };
     (f32::from_bits(bits), packed as u32)
 }
