@@ -98,7 +98,7 @@ impl Data {
     fn clusters(args: &Args) -> Self {
         let mut random = Random(42);
         let factors: Vec<f32> = (0..32 * args.dim).map(|_| random.normal()).collect();
-        let mut point = |random: &mut Random, spread: f32| -> Vec<f32> {
+        let point = |random: &mut Random, spread: f32| -> Vec<f32> {
             let weights: Vec<f32> = (0..32).map(|_| random.normal() * spread).collect();
             let of = |at: usize| {
                 weights
@@ -110,7 +110,7 @@ impl Data {
             (0..args.dim).map(of).collect()
         };
         let centres: Vec<Vec<f32>> = (0..args.rows / 80).map(|_| point(&mut random, 0.3)).collect();
-        let mut vector = |random: &mut Random, outside: bool| {
+        let vector = |random: &mut Random, outside: bool| {
             let centre = &centres[random.next() as usize % centres.len()];
             let own = point(random, if outside { 0.3 } else { 0.18 });
             let keep = if outside { 0.0 } else { 1.0 };
@@ -298,7 +298,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn calibrate(&mut self, grid: &Grid, sealed: usize) -> Result<()> {
+    fn calibrate(&mut self, grid: &Arc<Grid>, sealed: usize) -> Result<()> {
         let started = Instant::now();
         let mut random = Random(9);
         let snapshot = self.view.snapshot();

@@ -380,6 +380,7 @@ fn a_segment_may_lack_lists_or_stand_on_another_grid() {
     let queries = clusters.queries(20);
     let snapshot = rows.view.snapshot();
     let first = snapshot.segments()[0].segment();
+    rows.calibrate(&clusters.queries(60));
     first.detach_lists("v");
     let (recall, _) = rows.recall(&queries, 10, &Filter::everything(), Accuracy::Recall(0.95));
     assert!(recall >= 0.93, "{recall}");

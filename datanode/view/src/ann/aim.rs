@@ -1,5 +1,7 @@
 //! One query as one grid sees it: products with every centroid, tables for the codes.
 
+use std::sync::Arc;
+
 use rhumb_core::Metric;
 
 use crate::kernels::{BLOCK_ROWS, BlockScan, GROUP_BYTES, TABLE_MAX, kernels};
@@ -9,8 +11,8 @@ use super::grid::Grid;
 use super::lists::Lists;
 
 #[derive(Debug)]
-pub(crate) struct Aim<'a> {
-    grid: &'a Grid,
+pub(crate) struct Aim {
+    grid: Arc<Grid>,
     norm2: f32,
     /// q·c of every list.
     products: Vec<f32>,
@@ -26,9 +28,9 @@ pub(crate) struct Passing {
     masks: Vec<u32>,
 }
 
-impl<'a> Aim<'a> {
+impl Aim {
     /// `None` when the query is too large for the grid's estimates.
-    pub(crate) fn new(grid: &'a Grid, query: &[f32]) -> Option<Self> {
+    pub(crate) fn new(grid: &Arc<Grid>, query: &[f32]) -> Option<Self> {
         let mut prepared = vec![0.0; grid.width()];
         if !grid.prepare(query, &mut prepared) {
             return None;
@@ -53,7 +55,7 @@ impl<'a> Aim<'a> {
         }
         let absolute = prepared.iter().map(|x| x.abs()).sum::<f32>();
         Some(Self {
-            grid,
+            grid: grid.clone(),
             norm2: prepared.iter().map(|x| x * x).sum(),
             products: grid.products(&prepared),
             tables,

@@ -47,12 +47,12 @@ impl Calibration {
     pub(super) fn shipped(_ty: &VectorType) -> Self {
         let level = |(recall, reach, margin): (f32, f32, f32)| (recall, Limits { reach, margin });
         let levels = [
-            (0.5, 0.15, 0.5),
-            (0.8, 0.3, 0.8),
-            (0.9, 0.4, 1.0),
-            (0.95, 0.5, 1.2),
-            (0.97, 0.55, 1.4),
-            (0.99, 0.65, 1.8),
+            (0.5, 0.3, 0.5),
+            (0.8, 0.45, 0.8),
+            (0.9, 0.55, 1.1),
+            (0.95, 0.65, 1.4),
+            (0.97, 0.7, 1.6),
+            (0.99, 0.8, 2.0),
         ];
         Self {
             levels: levels.map(level).into(),

@@ -134,41 +134,64 @@ impl Reach {
     }
 }
 
+/// Parts on one grid that can place the query.
+pub(super) struct Course<'a> {
+    pub(super) parts: Vec<Listed<'a>>,
+    aim: Aim,
+    reach: Reach,
+}
+
+impl<'a> Course<'a> {
+    /// Sorts parts by their grids.  Those of a grid that cannot place the query, or is not
+    /// sure enough of itself, are left out.
+    pub(super) fn plan(scan: &Scan<'a>, mut listed: Vec<Listed<'a>>) -> Vec<Self> {
+        let mut courses = Vec::new();
+        while let Some(grid) = listed.first().map(|part| part.lists.grid().clone()) {
+            let (parts, others) = listed
+                .into_iter()
+                .partition::<Vec<_>, _>(|part| part.lists.grid().id() == grid.id());
+            listed = others;
+            let rows = parts.iter().map(|part| u64::from(part.lists.listed())).sum();
+            let aim = scan.scorer.query().and_then(|query| Aim::new(&grid, query));
+            if let (Some(aim), Some(reach)) = (aim, Reach::of(scan.spec.accuracy, &grid, rows)) {
+                courses.push(Self { parts, aim, reach });
+            }
+        }
+        courses
+    }
+
+    /// Returns how many rows were estimated.
+    pub(super) fn walk(&self, scan: &mut Scan<'a>) -> Result<u64, ViewError> {
+        let none = || vec![Vec::new(); self.parts.len()];
+        let mut walk = Walk {
+            scan,
+            parts: &self.parts,
+            aim: &self.aim,
+            reach: self.reach,
+            waiting: [none(), none()],
+            passing: Passing::default(),
+            estimated: 0,
+        };
+        walk.run()?;
+        Ok(walk.estimated)
+    }
+}
+
 /// A walk over the lists of all parts on one grid.
-pub(super) struct Walk<'w, 'a> {
+struct Walk<'w, 'a> {
     scan: &'w mut Scan<'a>,
     parts: &'w [Listed<'a>],
-    aim: Aim<'w>,
+    aim: &'w Aim,
     reach: Reach,
     /// Rows to be ranked, by part: found in the last list, and in this one.
     waiting: [Vec<Vec<u32>>; 2],
     passing: Passing,
     /// Rows estimated.
-    pub(super) estimated: u64,
+    estimated: u64,
 }
 
-impl<'w, 'a> Walk<'w, 'a> {
-    /// All parts are on `grid`.  `None` when it cannot place this query.
-    pub(super) fn new(
-        scan: &'w mut Scan<'a>,
-        grid: &'w Grid,
-        parts: &'w [Listed<'a>],
-        reach: Reach,
-    ) -> Option<Self> {
-        let query = scan.scorer.query()?;
-        let aim = Aim::new(grid, query)?;
-        Some(Self {
-            scan,
-            parts,
-            aim,
-            reach,
-            waiting: [vec![Vec::new(); parts.len()], vec![Vec::new(); parts.len()]],
-            passing: Passing::default(),
-            estimated: 0,
-        })
-    }
-
-    pub(super) fn run(&mut self) -> Result<(), ViewError> {
+impl Walk<'_, '_> {
+    fn run(&mut self) -> Result<(), ViewError> {
         self.strays()?;
         let keys = self.aim.keys(
             &self.reach.limits,
@@ -192,14 +215,14 @@ impl<'w, 'a> Walk<'w, 'a> {
             order[..first].sort_unstable();
             let mut rest = order.split_off(first);
             self.visit(&order)?;
-            self.drain()?;
+            self.rank_waiting()?;
             let cut = self.cut();
             rest.retain(|packed| unpack(*packed).0 <= cut);
             order = rest;
         }
         order.sort_unstable();
         self.visit(&order)?;
-        self.drain()
+        self.rank_waiting()
     }
 
     fn visit(&mut self, order: &[u64]) -> Result<(), ViewError> {
@@ -251,10 +274,6 @@ impl<'w, 'a> Walk<'w, 'a> {
         } else {
             Ok(())
         }
-    }
-
-    fn drain(&mut self) -> Result<(), ViewError> {
-        self.rank_waiting()
     }
 
     fn rank_waiting(&mut self) -> Result<(), ViewError> {

@@ -33,7 +33,7 @@ impl Snapshot {
     pub fn calibrate(
         self: &Arc<Self>,
         field: &FieldName,
-        grid: &Grid,
+        grid: &Arc<Grid>,
         queries: &[CalibrationQuery],
         cancel: &dyn Fn() -> bool,
     ) -> Result<Option<Calibration>, ViewError> {

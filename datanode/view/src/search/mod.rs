@@ -20,7 +20,6 @@ use std::sync::Arc;
 use rhumb_core::query::Accuracy;
 use rhumb_core::{DocId, FieldName, Vector, VectorType};
 
-use crate::ann::Grid;
 use crate::error::ViewError;
 use crate::filter::RowMask;
 use crate::keys::KeyRef;
@@ -28,7 +27,7 @@ use crate::rows::RowRef;
 use crate::score::Scorer;
 use crate::snapshot::Snapshot;
 
-use approximate::{Listed, Reach, Walk};
+use approximate::{Course, Listed};
 use exact::Scan;
 use finalists::Finalists;
 
@@ -122,59 +121,29 @@ impl Snapshot {
     }
 
     fn search_parts<'a>(self: &'a Arc<Self>, scan: &mut Scan<'a>) -> Result<Touched, ViewError> {
-        let mut listed = self.listed(scan)?;
+        let listed = self.listed(scan)?;
+        let courses = Course::plan(scan, listed);
+        let listed = |id| {
+            let parts = courses.iter().flat_map(|course| &course.parts);
+            parts.filter(move |part| part.id == id)
+        };
         // Fresh rows first: exact scores raise the bar for everyone after them.
         for group in &self.fresh {
-            let ends = listed
-                .iter()
-                .filter(|part| part.id == group.id)
-                .map(|part| part.lists.rows());
-            scan.fresh(group, ends.max().unwrap_or(0))?;
+            let end = listed(group.id).map(|part| part.lists.rows()).max();
+            scan.fresh(group, end.unwrap_or(0))?;
         }
         let fresh = scan.rows;
-        for sealed in self.populated() {
-            if !listed.iter().any(|part| part.id == sealed.id) {
-                scan.sealed(sealed)?;
-            }
-        }
-        let mut estimated = 0;
-        while let Some(grid) = listed.first().map(|part| part.lists.grid().clone()) {
-            let (parts, others) = listed
-                .into_iter()
-                .partition(|part| part.lists.grid().id() == grid.id());
-            listed = others;
-            estimated += self.walk(scan, &grid, parts)?;
-        }
-        Ok(Touched { fresh, estimated })
-    }
-
-    /// Returns the rows estimated.
-    fn walk<'a>(
-        self: &'a Arc<Self>,
-        scan: &mut Scan<'a>,
-        grid: &Grid,
-        parts: Vec<Listed<'a>>,
-    ) -> Result<u64, ViewError> {
-        let rows = parts.iter().map(|part| u64::from(part.lists.listed())).sum();
-        let reach = Reach::of(scan.spec.accuracy, grid, rows);
-        if let Some(mut walk) = reach.and_then(|reach| Walk::new(scan, grid, &parts, reach)) {
-            walk.run()?;
-            return Ok(walk.estimated);
-        }
-        for group in self
-            .fresh
-            .iter()
-            .filter(|group| parts.iter().any(|part| part.id == group.id))
-        {
-            scan.fresh(group, 0)?;
-        }
         for sealed in self
             .populated()
-            .filter(|sealed| parts.iter().any(|part| part.id == sealed.id))
+            .filter(|sealed| listed(sealed.id).next().is_none())
         {
             scan.sealed(sealed)?;
         }
-        Ok(0)
+        let mut estimated = 0;
+        for course in &courses {
+            estimated += course.walk(scan)?;
+        }
+        Ok(Touched { fresh, estimated })
     }
 
     /// The parts that this search goes through by their lists.
