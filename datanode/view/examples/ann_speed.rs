@@ -76,34 +76,59 @@ impl Data {
     fn read(args: &Args) -> Result<Self> {
         let floats = |path: &str| -> Result<Vec<f32>> {
             let bytes = std::fs::read(path)?;
-            Ok(bytes.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
+            Ok(bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|four| f32::from_le_bytes(*four))
+                .collect())
         };
         let mut base = floats(&args.base)?;
         base.truncate(args.rows * args.dim);
         let mut queries = floats(&args.queries)?;
         queries.truncate(500 * args.dim);
-        Ok(Self { dim: args.dim, base, queries })
+        Ok(Self {
+            dim: args.dim,
+            base,
+            queries,
+        })
     }
 
     /// Centres have a low-dimensional shape of their own, as embeddings do.
     fn clusters(args: &Args) -> Self {
         let mut random = Random(42);
         let factors: Vec<f32> = (0..32 * args.dim).map(|_| random.normal()).collect();
-        let mut point = |random: &mut Random, spread: f32| -> Vec<f32> {
+        let point = |random: &mut Random, spread: f32| -> Vec<f32> {
             let weights: Vec<f32> = (0..32).map(|_| random.normal() * spread).collect();
-            let of = |at: usize| weights.iter().enumerate().map(|(f, w)| w * factors[f * args.dim + at]).sum();
+            let of = |at: usize| {
+                weights
+                    .iter()
+                    .enumerate()
+                    .map(|(f, w)| w * factors[f * args.dim + at])
+                    .sum()
+            };
             (0..args.dim).map(of).collect()
         };
         let centres: Vec<Vec<f32>> = (0..args.rows / 80).map(|_| point(&mut random, 0.3)).collect();
-        let mut vector = |random: &mut Random, outside: bool| {
+        let vector = |random: &mut Random, outside: bool| {
             let centre = &centres[random.next() as usize % centres.len()];
             let own = point(random, if outside { 0.3 } else { 0.18 });
             let keep = if outside { 0.0 } else { 1.0 };
-            centre.iter().zip(own).map(|(c, o)| keep * c + o + 0.3 * random.normal()).collect::<Vec<f32>>()
+            centre
+                .iter()
+                .zip(own)
+                .map(|(c, o)| keep * c + o + 0.3 * random.normal())
+                .collect::<Vec<f32>>()
         };
         let base = (0..args.rows).flat_map(|_| vector(&mut random, false)).collect();
-        let queries = (0..300).flat_map(|at| vector(&mut random, at % 10 == 9)).collect();
-        Self { dim: args.dim, base, queries }
+        let queries = (0..300)
+            .flat_map(|at| vector(&mut random, at % 10 == 9))
+            .collect();
+        Self {
+            dim: args.dim,
+            base,
+            queries,
+        }
     }
 }
 
@@ -162,7 +187,11 @@ fn name(text: &str) -> Result<FieldName> {
 
 fn main() -> Result<()> {
     let args = Args::parse()?;
-    let data = if args.base.is_empty() { Data::clusters(&args) } else { Data::read(&args)? };
+    let data = if args.base.is_empty() {
+        Data::clusters(&args)
+    } else {
+        Data::read(&args)?
+    };
     let ty = VectorType {
         dim: args.dim as u32,
         metric: args.metric,
@@ -183,10 +212,20 @@ fn main() -> Result<()> {
     bench.report("shipped limits", sealed, None, Accuracy::Recall(0.95))?;
     bench.calibrate(&grid, sealed)?;
     for recall in [0.8, 0.9, 0.95, 0.97, 0.99] {
-        bench.report(&format!("recall {recall}"), sealed, None, Accuracy::Recall(recall))?;
+        bench.report(
+            &format!("recall {recall}"),
+            sealed,
+            None,
+            Accuracy::Recall(recall),
+        )?;
     }
     for effort in [10, 100] {
-        bench.report(&format!("effort {effort}"), sealed, None, Accuracy::Effort(effort))?;
+        bench.report(
+            &format!("effort {effort}"),
+            sealed,
+            None,
+            Accuracy::Effort(effort),
+        )?;
     }
     bench.report("exact", sealed, None, Accuracy::Exact)?;
     bench.filters(sealed)?;
@@ -246,7 +285,10 @@ impl Bench<'_> {
         let mut order: Vec<usize> = (0..rows).collect();
         order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
         let mut percent = vec![0; rows];
-        order.iter().enumerate().for_each(|(rank, at)| percent[*at] = (rank * 100 / rows) as i64);
+        order
+            .iter()
+            .enumerate()
+            .for_each(|(rank, at)| percent[*at] = (rank * 100 / rows) as i64);
         for near_percent in percent {
             any.push_i64((random.next() % 100) as i64)?;
             near.push_i64(near_percent)?;
@@ -256,7 +298,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn calibrate(&mut self, grid: &Grid, sealed: usize) -> Result<()> {
+    fn calibrate(&mut self, grid: &Arc<Grid>, sealed: usize) -> Result<()> {
         let started = Instant::now();
         let mut random = Random(9);
         let snapshot = self.view.snapshot();
@@ -272,7 +314,9 @@ impl Bench<'_> {
             }
         });
         let queries: Vec<CalibrationQuery> = queries.collect();
-        let measured = snapshot.calibrate(&self.field, grid, &queries, &|| false)?.ok_or("no hits")?;
+        let measured = snapshot
+            .calibrate(&self.field, grid, &queries, &|| false)?
+            .ok_or("no hits")?;
         writeln!(self.out, "calibrated in {:.2?}: {measured:?}", started.elapsed())?;
         grid.calibrate(measured);
         Ok(())
@@ -301,7 +345,10 @@ impl Bench<'_> {
             let change = Change {
                 id: DocId::from(at as u64),
                 seq: Seq(at as u64 + 1),
-                document: Some(Arc::new(Document::from_fields(vec![(self.field.clone(), vector)]))),
+                document: Some(Arc::new(Document::from_fields(vec![(
+                    self.field.clone(),
+                    vector,
+                )]))),
             };
             let started = Instant::now();
             self.view.apply(&[change]);
@@ -323,8 +370,12 @@ impl Bench<'_> {
 
     fn report(&mut self, text: &str, rows: usize, mask: Option<&RowMask>, accuracy: Accuracy) -> Result<()> {
         let snapshot = self.view.snapshot();
-        let queries: Vec<Vector> =
-            self.data.queries.chunks_exact(self.data.dim).map(|query| Vector::F32(query.into())).collect();
+        let queries: Vec<Vector> = self
+            .data
+            .queries
+            .chunks_exact(self.data.dim)
+            .map(|query| Vector::F32(query.into()))
+            .collect();
         let mut spec = SearchSpec {
             field: &self.field,
             ty: &self.ty,
@@ -377,7 +428,13 @@ impl Bench<'_> {
         Ok(hits.into_iter().map(|hit| number(hit.id)).collect())
     }
 
-    fn truth(&self, snapshot: &Snapshot, query: &Vector, rows: usize, mask: Option<&RowMask>) -> Result<Vec<u64>> {
+    fn truth(
+        &self,
+        snapshot: &Snapshot,
+        query: &Vector,
+        rows: usize,
+        mask: Option<&RowMask>,
+    ) -> Result<Vec<u64>> {
         let scorer = Scorer::new(&self.ty, query)?;
         let segment = snapshot.segments()[0].id();
         let allowed = |at: &usize| mask.is_none_or(|mask| mask.contains(RowRef::new(segment, *at as u32)));

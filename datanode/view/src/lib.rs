@@ -1,13 +1,15 @@
 //! The search structure of one partition: immutable segments, fresh rows, who is alive,
-//! and exact search over them.  No I/O, no clock, no async.
+//! and search over them.  No I/O, no clock, no async.
 //!
 //! * A row is a [`RowRef`] (segment, ordinal) and never moves; it changes its name only in
 //!   [`View::complete_freeze`] and [`View::replace_segments`].
 //! * A [`View`] has one writer; any number of readers hold [`Snapshot`]s, which never change.
 //! * Segments are dumb arrays in the order of a base fragment's rows.  What search and
-//!   filters need beyond keys and versions ([`Codes`], [`Column`]s) is attached when it
-//!   has been loaded and detached to save memory.
-//! * Every answer is exact: codes only decide which rows cannot be hits.
+//!   filters need beyond keys and versions ([`Codes`], [`Lists`], [`Column`]s) is attached
+//!   when it has been loaded and detached to save memory.
+//! * Every score is exact.  So is every answer where no lists are attached or `Exact` is
+//!   asked for: codes only decide which rows cannot be hits.  Otherwise an answer may miss
+//!   hits, as often as the wanted recall allows.
 //!
 //! Nothing here fails on data from outside: a caller's mistake is a [`ViewError`].
 

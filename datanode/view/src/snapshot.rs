@@ -173,7 +173,9 @@ impl Snapshot {
     /// Segments that have no lists of `field` on this grid.
     pub fn missing_lists(&self, field: &str, grid: &Grid) -> Vec<Arc<Segment>> {
         let on_grid = |lists: Arc<Lists>| lists.grid().id() == grid.id();
-        let lacking = self.populated().filter(|sealed| !sealed.segment.lists(field).is_some_and(on_grid));
+        let lacking = self
+            .populated()
+            .filter(|sealed| !sealed.segment.lists(field).is_some_and(on_grid));
         lacking.map(|sealed| sealed.segment.clone()).collect()
     }
 
@@ -187,7 +189,9 @@ impl Snapshot {
 
     /// As `hold_codes`, for lists.
     pub fn hold_lists(&self, field: &str) -> Vec<Arc<Lists>> {
-        self.populated().filter_map(|sealed| sealed.segment.lists(field)).collect()
+        self.populated()
+            .filter_map(|sealed| sealed.segment.lists(field))
+            .collect()
     }
 
     /// As `hold_codes`, for the columns of these fields.

@@ -33,8 +33,8 @@ impl Stretches {
         self.by_field.read().get(field).cloned().unwrap_or_default()
     }
 
-    fn put(&self, field: &FieldName, stretches: Vec<Arc<Lists>>) {
-        self.by_field.write().insert(field.clone(), Arc::new(stretches));
+    fn put(&self, field: &FieldName, stretches: Stretched) {
+        self.by_field.write().insert(field.clone(), stretches);
     }
 
     pub(crate) fn clear(&self, field: &str) {
@@ -43,7 +43,11 @@ impl Stretches {
 
     pub(crate) fn heap_size(&self) -> usize {
         let by_field = self.by_field.read();
-        by_field.values().flat_map(|lists| lists.iter()).map(|lists| lists.heap_size()).sum()
+        by_field
+            .values()
+            .flat_map(|lists| lists.iter())
+            .map(|lists| lists.heap_size())
+            .sum()
     }
 }
 
@@ -60,29 +64,31 @@ impl FreshRows {
         self.len() - listed.min(self.len())
     }
 
-    /// Puts the backlog into lists.  Returns how many rows that were.
+    /// Puts the backlog into lists.  Returns how many rows that were, and all lists.
     pub(crate) fn make_lists(
         &self,
         field: &FieldName,
         grid: &Arc<Grid>,
         cancel: &dyn Fn() -> bool,
-    ) -> Result<u32, ViewError> {
+    ) -> Result<(u32, Stretched), ViewError> {
         let _one = self.lists.making.lock();
         let before = self.lists.get(field.as_str());
         let start = covered(&before, grid);
         if start >= self.len() {
-            return Ok(0);
+            return Ok((0, before));
         }
         // Searches rank listed rows by their codes, and should not be the ones to make them.
-        self.parts(field, grid.ty(), start).try_for_each(|part| part.map(drop))?;
+        self.parts(field, grid.ty(), start)
+            .try_for_each(|part| part.map(drop))?;
         let mut stretches: Vec<Arc<Lists>> = match start {
             0 => Vec::new(),
             _ => before.to_vec(),
         };
         stretches.push(Arc::new(self.lists_of(field, grid, start..self.len(), cancel)?));
         merge_neighbours(grid, &mut stretches)?;
-        self.lists.put(field, stretches);
-        Ok(self.len() - start)
+        let stretches = Arc::new(stretches);
+        self.lists.put(field, stretches.clone());
+        Ok((self.len() - start, stretches))
     }
 
     fn lists_of(
@@ -100,7 +106,9 @@ impl FreshRows {
             let document = self.row(ordinal).document.as_ref();
             if let Some(Value::Vector(vector)) = document.and_then(|document| document.get(field.as_str())) {
                 // A vector of another shape counts as missing, as it does to codes.
-                builder.push(ordinal, Some(vector)).or_else(|_| builder.push(ordinal, None))?;
+                builder
+                    .push(ordinal, Some(vector))
+                    .or_else(|_| builder.push(ordinal, None))?;
             }
         }
         Ok(builder.finish())
@@ -116,13 +124,11 @@ impl Frozen {
         grid: &Arc<Grid>,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Lists, ViewError> {
-        self.rows.make_lists(field, grid, cancel)?;
+        let (_, stretches) = self.rows.make_lists(field, grid, cancel)?;
         let places = self.new_places();
         let place = |old: u32| places.get(old as usize).copied().filter(|new| *new != NOWHERE);
-        let stretches = self.rows.lists.get(field.as_str());
         let parts: Vec<_> = stretches
             .iter()
-            .filter(|lists| lists.grid().id() == grid.id())
             .map(|lists| (&**lists, &place as &dyn Fn(u32) -> Option<u32>))
             .collect();
         Lists::merge(grid, self.live_rows().len() as u32, &parts)

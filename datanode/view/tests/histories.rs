@@ -11,11 +11,13 @@ use proptest::prelude::*;
 use rhumb_core::aggregate::{Groups, Metric as Measure, Plan};
 use rhumb_core::order::{OrderBy, OrderKey};
 use rhumb_core::query::Accuracy;
-use rhumb_core::{DocId, Filter, Schema, Seq};
-use rhumb_view::{Bounds, Change, Frozen, RowMask, RowRef, SearchSpec, SegmentId, Snapshot, View};
+use rhumb_core::{DocId, Element, Filter, Schema, Seq, Value};
+use rhumb_view::{
+    Bounds, Change, Frozen, GridTrainer, ListsBuilder, RowMask, RowRef, SearchSpec, SegmentId, Snapshot, View,
+};
 use roaring::RoaringBitmap;
 
-use support::documents::{self, Numbers, VECTORS};
+use support::documents::{self, LISTED, Numbers, VECTORS};
 use support::{Base, Oracle, Row, ids, name, segment_ids, vector_type};
 
 #[derive(Clone, Debug)]
@@ -30,6 +32,10 @@ enum Step {
     Pin,
     /// Drops all that was loaded of the segments.
     Evict,
+    /// A new grid for the listed field, or none.
+    Train(bool),
+    /// Lists fresh rows, and the segments that have no lists on the grid.
+    List,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -46,6 +52,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::CommitCompaction),
         1 => Just(Step::Pin),
         1 => Just(Step::Evict),
+        1 => prop_oneof![3 => Just(true), 1 => Just(false)].prop_map(Step::Train),
+        2 => Just(Step::List),
     ];
     proptest::collection::vec(step, 1..30)
 }
@@ -73,6 +81,7 @@ struct World {
     base_is_behind: bool,
     /// Asked after every step, of pinned snapshots too: mostly answered from caches.
     favourites: Vec<Filter>,
+    grids: u128,
 }
 
 impl World {
@@ -109,6 +118,7 @@ impl World {
             pinned: Vec::new(),
             base_is_behind: false,
             favourites: (0..4).map(|_| documents::filter(&mut numbers, 3)).collect(),
+            grids: 0,
         }
     }
 
@@ -120,14 +130,105 @@ impl World {
             Step::StartCompaction(pick) => self.start_compaction(*pick),
             Step::CommitCompaction => self.commit_compaction(),
             Step::Pin => self.pinned.push((self.view.snapshot(), self.oracle.clone())),
+            Step::Train(true) => self.train(),
+            Step::Train(false) => self.view.set_grid(&name(LISTED), None),
+            Step::List => self.list(),
             Step::Evict => {
                 for sealed in self.view.snapshot().segments() {
                     for field in self.schema.fields.keys() {
                         sealed.segment().detach_codes(field.as_str());
                         sealed.segment().detach_column(field.as_str());
+                        sealed.segment().detach_lists(field.as_str());
                     }
                 }
             }
+        }
+    }
+
+    fn train(&mut self) {
+        let ty = vector_type(&self.schema, LISTED);
+        self.grids += 1;
+        let mut trainer = GridTrainer::new(ty, self.grids, 100, self.grids as u64).expect("dim 64");
+        for (_, document) in self.oracle.live.values() {
+            if let Some(Value::Vector(vector)) = document.get(LISTED) {
+                trainer.push(vector).expect("the field's shape");
+            }
+        }
+        let grid = trainer.train(&|| false).expect("not cancelled").map(Arc::new);
+        if let Some(grid) = &grid {
+            assert_eq!(self.view.fresh_backlog("other"), 0);
+            self.view.set_grid(&name(LISTED), Some(grid.clone()));
+            let fresh = self.view.snapshot().fresh_rows();
+            assert!(self.view.fresh_backlog(LISTED) >= fresh);
+        }
+    }
+
+    fn list(&self) {
+        let field = name(LISTED);
+        let Some(grid) = self.view.grid(LISTED) else {
+            return;
+        };
+        self.view.list_fresh(&field, &|| false).expect("not cancelled");
+        assert_eq!(self.view.fresh_backlog(LISTED), 0);
+        for segment in self.view.snapshot().missing_lists(LISTED, &grid) {
+            let mut builder = ListsBuilder::new(grid.clone(), segment.len());
+            for (ordinal, (_, _, document)) in
+                (0..).zip(&self.base.fragments[segment.fragment() as usize].rows)
+            {
+                let vector = match document.get(LISTED) {
+                    Some(Value::Vector(vector)) => Some(vector),
+                    _ => None,
+                };
+                builder.push(ordinal, vector).expect("the field's shape");
+            }
+            segment
+                .attach_lists(field.clone(), Arc::new(builder.finish()))
+                .expect("as many rows");
+        }
+    }
+
+    /// Searches that go by lists and may look at everything: nobody is found who should
+    /// not be, every score is the exact one, and nobody is missing while fewer than k are.
+    fn check_lists(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        oracle: &Oracle,
+        filter: &Filter,
+        mask: &RowMask,
+        numbers: &mut Numbers,
+    ) {
+        let field = name(LISTED);
+        let query = documents::vector(numbers, 64, Element::F32);
+        let k = [1, 5, 10_000][numbers.below(3) as usize];
+        for filter in [&Filter::everything(), filter] {
+            let spec = SearchSpec {
+                field: &field,
+                ty: vector_type(&self.schema, LISTED),
+                query: &query,
+                k,
+                mask: (!filter.is_everything()).then_some(mask),
+                accuracy: Accuracy::Effort(1_000),
+                cancel: &|| false,
+            };
+            let everyone: BTreeMap<DocId, u32> = oracle
+                .nearest(
+                    &SearchSpec {
+                        k: usize::MAX,
+                        ..spec
+                    },
+                    filter,
+                )
+                .into_iter()
+                .collect();
+            let hits = self.base.search(snapshot, &spec);
+            assert_eq!(hits.len(), k.min(everyone.len()), "{filter:?}");
+            assert!(hits.is_sorted_by(|a, b| a.score >= b.score));
+            let found: BTreeMap<DocId, u32> = hits
+                .iter()
+                .map(|hit| (hit.id.clone(), hit.score.to_bits()))
+                .collect();
+            assert_eq!(found.len(), hits.len(), "nobody twice");
+            assert!(found.iter().all(|(id, score)| everyone.get(id) == Some(score)));
         }
     }
 
@@ -169,6 +270,14 @@ impl World {
             return;
         };
         let segment = self.base.merge(&frozen);
+        if let (Some(segment), Some(grid)) = (&segment, self.view.grid(LISTED)) {
+            let lists = frozen
+                .lists(&name(LISTED), &grid, &|| false)
+                .expect("not cancelled");
+            segment
+                .attach_lists(name(LISTED), Arc::new(lists))
+                .expect("as many rows");
+        }
         self.view
             .complete_freeze(&frozen, segment)
             .expect("the oldest group, its own rows");
@@ -325,6 +434,7 @@ impl World {
                 "{ty:?} {filter:?}"
             );
         }
+        self.check_lists(snapshot, oracle, &filter, &mask, &mut numbers);
         self.check_orders(snapshot, oracle, &matching, &mask, &mut numbers);
         self.check_groups(snapshot, oracle, &matching, &mask);
     }

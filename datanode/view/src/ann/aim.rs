@@ -1,5 +1,7 @@
 //! One query as one grid sees it: products with every centroid, tables for the codes.
 
+use std::sync::Arc;
+
 use rhumb_core::Metric;
 
 use crate::kernels::{BLOCK_ROWS, BlockScan, GROUP_BYTES, TABLE_MAX, kernels};
@@ -9,8 +11,8 @@ use super::grid::Grid;
 use super::lists::Lists;
 
 #[derive(Debug)]
-pub(crate) struct Aim<'a> {
-    grid: &'a Grid,
+pub(crate) struct Aim {
+    grid: Arc<Grid>,
     norm2: f32,
     /// q·c of every list.
     products: Vec<f32>,
@@ -26,9 +28,9 @@ pub(crate) struct Passing {
     masks: Vec<u32>,
 }
 
-impl<'a> Aim<'a> {
+impl Aim {
     /// `None` when the query is too large for the grid's estimates.
-    pub(crate) fn new(grid: &'a Grid, query: &[f32]) -> Option<Self> {
+    pub(crate) fn new(grid: &Arc<Grid>, query: &[f32]) -> Option<Self> {
         let mut prepared = vec![0.0; grid.width()];
         if !grid.prepare(query, &mut prepared) {
             return None;
@@ -53,7 +55,7 @@ impl<'a> Aim<'a> {
         }
         let absolute = prepared.iter().map(|x| x.abs()).sum::<f32>();
         Some(Self {
-            grid,
+            grid: grid.clone(),
             norm2: prepared.iter().map(|x| x * x).sum(),
             products: grid.products(&prepared),
             tables,
@@ -104,7 +106,14 @@ impl<'a> Aim<'a> {
 
     /// Estimates the rows of a list; `passing` gets those that may score `bar` or more.
     /// Returns how many were looked at.
-    pub(crate) fn scan(&self, lists: &Lists, list: usize, bar: f32, margin: f32, passing: &mut Passing) -> u32 {
+    pub(crate) fn scan(
+        &self,
+        lists: &Lists,
+        list: usize,
+        bar: f32,
+        margin: f32,
+        passing: &mut Passing,
+    ) -> u32 {
         let (start, end) = lists.range(list);
         passing.masks.clear();
         if start == end {
@@ -139,7 +148,10 @@ impl<'a> Aim<'a> {
         lists.code(position, &mut code);
         let nibbles = code.iter().flat_map(|byte| [byte & 15, byte >> 4]);
         let tables = self.tables.chunks_exact(GROUP_BYTES);
-        let sum: u32 = nibbles.zip(tables).map(|(nibble, table)| u32::from(table[usize::from(nibble)])).sum();
+        let sum: u32 = nibbles
+            .zip(tables)
+            .map(|(nibble, table)| u32::from(table[usize::from(nibble)]))
+            .sum();
         let (add, mul) = (lists.add[position], lists.mul[position]);
         let estimate = base + add + mul * (self.step * sum as f32 - self.excess);
         let missing = bar * self.grid.score_scale() - estimate;

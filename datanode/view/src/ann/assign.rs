@@ -71,7 +71,9 @@ fn improve(
     for ((score, product), half_norm) in scores.iter_mut().zip(products).zip(half_norms) {
         *score = product - half_norm;
     }
-    let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    let largest = scores
+        .iter()
+        .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
     if largest > *best {
         *best = largest;
         let column = scores.iter().position(|score| *score == largest).unwrap_or(0);
@@ -94,10 +96,15 @@ mod tests {
             Assigner::new(&centroids, width).assign(&vectors, &mut nearest);
             let distance = |row: &[f32], list: usize| {
                 let centroid = &centroids[list * width..][..width];
-                row.iter().zip(centroid).map(|(a, b)| (a - b) * (a - b)).sum::<f32>()
+                row.iter()
+                    .zip(centroid)
+                    .map(|(a, b)| (a - b) * (a - b))
+                    .sum::<f32>()
             };
             for (row, found) in vectors.chunks_exact(width).zip(nearest) {
-                let least = (0..lists).map(|list| distance(row, list)).fold(f32::INFINITY, f32::min);
+                let least = (0..lists)
+                    .map(|list| distance(row, list))
+                    .fold(f32::INFINITY, f32::min);
                 assert!(distance(row, found as usize) <= least * (1.0 + 1e-4));
             }
         }

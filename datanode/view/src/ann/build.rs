@@ -139,7 +139,14 @@ impl ListsBuilder {
             let start = self.codes.len();
             self.codes.resize(start + code_bytes(&self.grid), 0);
             let (metric, planes) = (self.grid.ty().metric, self.grid.planes());
-            let factors = encode(metric, planes, row, centroid, &mut self.residual, &mut self.codes[start..]);
+            let factors = encode(
+                metric,
+                planes,
+                row,
+                centroid,
+                &mut self.residual,
+                &mut self.codes[start..],
+            );
             if let Some(reach) = self.reach.get_mut(list as usize) {
                 *reach = reach.max(factors.residual2.sqrt());
             }
@@ -213,7 +220,9 @@ impl Lists {
             }
         }
         let total: f64 = parts.iter().map(|(lists, _)| f64::from(lists.listed())).sum();
-        let residuals = parts.iter().map(|(lists, _)| f64::from(lists.mean_residual) * f64::from(lists.listed()));
+        let residuals = parts
+            .iter()
+            .map(|(lists, _)| f64::from(lists.mean_residual) * f64::from(lists.listed()));
         self.mean_residual = (residuals.sum::<f64>() / total.max(1.0)) as f32;
     }
 }

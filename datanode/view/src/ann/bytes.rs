@@ -89,7 +89,10 @@ impl<'a> Reader<'a> {
         let damaged = ViewError::Damaged { what };
         let (all, sum) = bytes.split_last_chunk::<8>().ok_or(damaged)?;
         let mut reader = Self { what, all, at: 0 };
-        if xxh3_64(all) != u64::from_le_bytes(*sum) || reader.take::<4>()? != *magic || reader.u32()? != VERSION {
+        if xxh3_64(all) != u64::from_le_bytes(*sum)
+            || reader.take::<4>()? != *magic
+            || reader.u32()? != VERSION
+        {
             return Err(reader.damaged());
         }
         Ok(reader)
@@ -165,7 +168,9 @@ impl<'a> Reader<'a> {
         let items = usize::try_from(self.u64()?).map_err(|_| self.damaged())?;
         let start = self.at.next_multiple_of(ALIGN);
         let end = items.checked_mul(item).and_then(|bytes| bytes.checked_add(start));
-        let section = end.and_then(|end| self.all.get(start..end)).ok_or(self.damaged())?;
+        let section = end
+            .and_then(|end| self.all.get(start..end))
+            .ok_or(self.damaged())?;
         self.at = start + section.len();
         Ok(section)
     }

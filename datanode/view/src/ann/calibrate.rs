@@ -37,6 +37,9 @@ const LEVELS: [f32; 9] = [0.5, 0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995];
 const LOST_LISTS: f32 = 0.7;
 const LOST_ROWS: f32 = 0.15;
 
+/// What an effort, which names no recall, takes its margin from.
+const ORDINARY_RECALL: f32 = 0.95;
+
 const MAGIC: &[u8; 4] = b"RhCa";
 
 impl Calibration {
@@ -44,12 +47,12 @@ impl Calibration {
     pub(super) fn shipped(_ty: &VectorType) -> Self {
         let level = |(recall, reach, margin): (f32, f32, f32)| (recall, Limits { reach, margin });
         let levels = [
-            (0.5, 0.15, 0.5),
-            (0.8, 0.3, 0.8),
-            (0.9, 0.4, 1.0),
-            (0.95, 0.5, 1.2),
-            (0.97, 0.55, 1.4),
-            (0.99, 0.65, 1.8),
+            (0.5, 0.3, 0.5),
+            (0.8, 0.45, 0.8),
+            (0.9, 0.55, 1.1),
+            (0.95, 0.65, 1.4),
+            (0.97, 0.7, 1.6),
+            (0.99, 0.8, 2.0),
         ];
         Self {
             levels: levels.map(level).into(),
@@ -92,7 +95,7 @@ impl Calibration {
     pub(crate) fn limits(&self, accuracy: Accuracy) -> Option<Limits> {
         let wanted = match accuracy {
             Accuracy::Exact => return None,
-            Accuracy::Effort(_) => rhumb_default_recall(),
+            Accuracy::Effort(_) => ORDINARY_RECALL,
             Accuracy::Recall(recall) => recall,
         };
         let above = self.levels.iter().position(|(recall, _)| *recall >= wanted)?;
@@ -112,8 +115,20 @@ impl Calibration {
         let mut writer = Writer::new(MAGIC);
         writer.u32(self.queries);
         writer.f32s(&self.levels.iter().map(|(recall, _)| *recall).collect::<Vec<_>>());
-        writer.f32s(&self.levels.iter().map(|(_, limits)| limits.reach).collect::<Vec<_>>());
-        writer.f32s(&self.levels.iter().map(|(_, limits)| limits.margin).collect::<Vec<_>>());
+        writer.f32s(
+            &self
+                .levels
+                .iter()
+                .map(|(_, limits)| limits.reach)
+                .collect::<Vec<_>>(),
+        );
+        writer.f32s(
+            &self
+                .levels
+                .iter()
+                .map(|(_, limits)| limits.margin)
+                .collect::<Vec<_>>(),
+        );
         writer.finish()
     }
 
@@ -125,15 +140,13 @@ impl Calibration {
         reader.check(recalls.len() == reaches.len() && recalls.len() == margins.len())?;
         reader.check(recalls.is_sorted_by(|a, b| a < b))?;
         reader.finish()?;
-        let limits = reaches.into_iter().zip(margins).map(|(reach, margin)| Limits { reach, margin });
+        let limits = reaches
+            .into_iter()
+            .zip(margins)
+            .map(|(reach, margin)| Limits { reach, margin });
         Ok(Self {
             levels: recalls.into_iter().zip(limits).collect(),
             queries,
         })
     }
-}
-
-/// What an effort without a recall takes its margins from.
-fn rhumb_default_recall() -> f32 {
-    0.95
 }

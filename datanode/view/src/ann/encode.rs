@@ -52,7 +52,13 @@ pub(super) fn encode(
         for lane in 0..8 {
             let positive = r[lane] >= 0.0;
             let far = r[lane].abs() >= outer;
-            let size = if planes == 1 { 1.0 } else if far { 3.0 } else { 1.0 };
+            let size = if planes == 1 {
+                1.0
+            } else if far {
+                3.0
+            } else {
+                1.0
+            };
             let value = if positive { size } else { -size };
             with_r[lane] += value * r[lane];
             with_c[lane] += value * c[lane];

@@ -41,8 +41,8 @@ pub struct Grid {
     /// `width` per list, prepared.
     centroids: Vec<i8>,
     lists: Vec<ListModel>,
-    /// 0, 1, 2 ...: every list, for a kernel that is told its rows.
-    every_list: Vec<u32>,
+    /// Of each centroid, the sum of its codes.
+    sums: Vec<i32>,
     mean_residual: f32,
     calibration: RwLock<Arc<Calibration>>,
 }
@@ -77,7 +77,11 @@ impl Grid {
         let rotation = Rotation::new(ty.dim as usize, seed);
         let mut centroids = Vec::with_capacity(trained.centroids.len());
         let mut lists = Vec::with_capacity(trained.radii.len());
-        for (centroid, &radius) in trained.centroids.chunks_exact(rotation.width()).zip(&trained.radii) {
+        for (centroid, &radius) in trained
+            .centroids
+            .chunks_exact(rotation.width())
+            .zip(&trained.radii)
+        {
             let start = centroids.len();
             centroids.resize(start + centroid.len(), 0);
             let quantised = (kernels().quantise)(centroid, &mut centroids[start..]);
@@ -93,8 +97,8 @@ impl Grid {
             ty,
             seed,
             scale,
+            sums: code_sums(&centroids, rotation.width()),
             rotation,
-            every_list: (0..lists.len() as u32).collect(),
             centroids,
             lists,
             mean_residual: trained.mean_residual,
@@ -134,7 +138,7 @@ impl Grid {
         self.rotation.heap_size()
             + self.centroids.capacity()
             + self.lists.capacity() * size_of::<ListModel>()
-            + self.every_list.capacity() * size_of::<u32>()
+            + self.sums.capacity() * size_of::<i32>()
     }
 
     /// Without the calibration, which has a file of its own.
@@ -175,10 +179,10 @@ impl Grid {
             ty,
             seed,
             scale,
+            sums: code_sums(&centroids, rotation.width()),
             rotation,
             centroids,
             lists: scales.iter().zip(&norms2).zip(&radii).map(list).collect(),
-            every_list: (0..count as u32).collect(),
             mean_residual,
             calibration: RwLock::new(Arc::new(Calibration::shipped(&ty))),
         })
@@ -223,7 +227,10 @@ impl Grid {
 
     /// The centroid of a list as numbers.
     pub(super) fn centroid(&self, list: usize, out: &mut [f32]) {
-        let (codes, scale) = (&self.centroids[list * self.width()..][..self.width()], self.lists[list].scale);
+        let (codes, scale) = (
+            &self.centroids[list * self.width()..][..self.width()],
+            self.lists[list].scale,
+        );
         for (x, &code) in out.iter_mut().zip(codes) {
             *x = scale * f32::from(code);
         }
@@ -238,18 +245,30 @@ impl Grid {
         all
     }
 
-    /// The products of a prepared query with every centroid.
+    /// The products of a prepared query with every centroid, to some 0.1 % of their lengths.
     pub(super) fn products(&self, prepared: &[f32]) -> Vec<f32> {
         let largest = prepared.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        let limit = 2047.0f32.min(i32::MAX as f32 / (128.0 * self.width() as f32));
-        let scale = (largest / limit).max(f32::MIN_POSITIVE);
+        let scale = (largest / QUERY_MAX).max(f32::MIN_POSITIVE);
         let inverse = scale.recip();
-        let query: Vec<i16> = prepared.iter().map(|x| (x * inverse) as i16).collect();
+        // Moved up to where all codes are positive, and the sums moved back.
+        let code = |x: &f32| (x * inverse + (QUERY_MAX + 1.5)) as i32 as u8;
+        let query: Vec<u8> = prepared.iter().map(code).collect();
         let mut sums = vec![0; self.lists.len()];
-        (kernels().dot_rows)(&query, &self.centroids, &self.every_list, &mut sums);
-        let product = |(sum, list): (&i32, &ListModel)| *sum as f32 * scale * list.scale;
-        sums.iter().zip(&self.lists).map(product).collect()
+        (kernels().dot_all)(&query, &self.centroids, &mut sums);
+        let lists = self.lists.iter().zip(&self.sums);
+        let product = |(sum, (list, codes)): (&i32, (&ListModel, &i32))| {
+            (sum - (QUERY_MAX as i32 + 1) * codes) as f32 * scale * list.scale
+        };
+        sums.iter().zip(lists).map(product).collect()
     }
+}
+
+/// Codes of a query are between this and its negative.
+const QUERY_MAX: f32 = 62.0;
+
+fn code_sums(centroids: &[i8], width: usize) -> Vec<i32> {
+    let sum = |codes: &[i8]| codes.iter().map(|code| i32::from(*code)).sum();
+    centroids.chunks_exact(width).map(sum).collect()
 }
 
 pub(super) fn prepare(
@@ -295,8 +314,12 @@ pub(crate) fn write_type(writer: &mut Writer, ty: &VectorType) {
 
 pub(crate) fn read_type(reader: &mut Reader<'_>) -> Result<VectorType, ViewError> {
     let (dim, metric, element) = (reader.u32()?, reader.u32()?, reader.u32()?);
-    let metric = [Metric::Cosine, Metric::Dot, Metric::L2, Metric::Hamming].get(metric as usize).copied();
-    let element = [Element::F32, Element::F16, Element::Int8, Element::Binary].get(element as usize).copied();
+    let metric = [Metric::Cosine, Metric::Dot, Metric::L2, Metric::Hamming]
+        .get(metric as usize)
+        .copied();
+    let element = [Element::F32, Element::F16, Element::Int8, Element::Binary]
+        .get(element as usize)
+        .copied();
     let (Some(metric), Some(element)) = (metric, element) else {
         return Err(reader.damaged());
     };

@@ -19,9 +19,9 @@ mod grid;
 mod lists;
 mod random;
 mod rotate;
-mod train;
 #[cfg(test)]
 mod tests;
+mod train;
 
 pub use build::{ListsBuilder, Part};
 pub use calibrate::Calibration;

@@ -23,11 +23,13 @@ impl Random {
     }
 
     /// Between 0 and 1.
+    #[cfg(test)]
     pub(super) fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 24) as f32
     }
 
     /// Roughly normal.
+    #[cfg(test)]
     pub(super) fn normal(&mut self) -> f32 {
         ((0..4).map(|_| self.unit()).sum::<f32>() - 2.0) * 1.732
     }

@@ -35,7 +35,11 @@ impl Rotation {
         for round in 0..ROUNDS {
             let first = Self::start(width, part, round);
             signs.extend((0..width).map(|at| {
-                let size = if (first..first + part).contains(&at) { scale } else { 1.0 };
+                let size = if (first..first + part).contains(&at) {
+                    scale
+                } else {
+                    1.0
+                };
                 if random.next() >> 63 == 0 { size } else { -size }
             }));
         }
@@ -92,8 +96,14 @@ mod tests {
             rotation.apply(&mut turned_a);
             rotation.apply(&mut turned_b);
             let size = (product(&a, &a) * product(&b, &b)).sqrt();
-            assert!((product(&a, &b) - product(&turned_a, &turned_b)).abs() < 1e-4 * size, "{dim}");
-            assert!((product(&a, &a) - product(&turned_a, &turned_a)).abs() < 1e-4 * product(&a, &a), "{dim}");
+            assert!(
+                (product(&a, &b) - product(&turned_a, &turned_b)).abs() < 1e-4 * size,
+                "{dim}"
+            );
+            assert!(
+                (product(&a, &a) - product(&turned_a, &turned_a)).abs() < 1e-4 * product(&a, &a),
+                "{dim}"
+            );
         }
     }
 

@@ -83,7 +83,15 @@ impl GridTrainer {
         if self.sample.is_empty() {
             return Ok(None);
         }
-        let Self { ty, id, seed, lists, mut random, sample, .. } = self;
+        let Self {
+            ty,
+            id,
+            seed,
+            lists,
+            mut random,
+            sample,
+            ..
+        } = self;
         let scale = scale_of(&ty, &sample);
         let rotation = Rotation::new(ty.dim as usize, seed);
         let width = rotation.width();
@@ -94,6 +102,9 @@ impl GridTrainer {
             kept += usize::from(prepare(&ty, scale, &rotation, vector, prepared));
         }
         drop(sample);
+        if kept == 0 {
+            rows[..width].fill(0.0);
+        }
         rows.truncate(kept.max(1) * width);
         let mut means = Means { width, cancel };
         let centroids = means.hierarchical(&rows, lists, &mut random)?;
@@ -132,7 +143,12 @@ struct Means<'a> {
 }
 
 impl Means<'_> {
-    fn hierarchical(&mut self, rows: &[f32], lists: usize, random: &mut Random) -> Result<Vec<f32>, ViewError> {
+    fn hierarchical(
+        &mut self,
+        rows: &[f32],
+        lists: usize,
+        random: &mut Random,
+    ) -> Result<Vec<f32>, ViewError> {
         let width = self.width;
         let count = rows.len() / width;
         let coarse_lists = (lists as f64).sqrt().ceil() as usize;

@@ -13,6 +13,9 @@ use crate::score::Scorer;
 /// Largest code of a query: 12 bits, so that 8,192 products with −128 still fit i32.
 const QUERY_MAX: f64 = 2047.0;
 
+/// Too large to have a fraction beside it.
+const SHIFT: f64 = (1u64 << 52) as f64 * 1.5;
+
 /// Covers the f32 rounding of a stored norm (2^-24) several times over.
 const NORM_SLACK: f64 = 3e-7;
 
@@ -67,10 +70,12 @@ impl Probe {
         let limit = QUERY_MAX.min((f64::from(i32::MAX) / (128.0 * codes.stride.max(1) as f64)).floor());
         let whole = query.iter().all(|x| x.fract() == 0.0) && largest <= limit;
         let scale = if whole { 1.0 } else { largest / limit };
+        let inverse = scale.recip();
         let mut quantised = vec![0; codes.stride];
         let (mut error2, mut code_norm2) = (0.0, 0.0);
         for (code, &x) in quantised.iter_mut().zip(query) {
-            let nearest = (f64::from(x) / scale).round().clamp(-limit, limit);
+            // Rounded by adding what leaves no room for a fraction; any integer near will do.
+            let nearest = ((f64::from(x) * inverse + SHIFT) - SHIFT).clamp(-limit, limit);
             let lost = f64::from(x) - scale * nearest;
             error2 += lost * lost;
             code_norm2 += nearest * nearest;

@@ -13,6 +13,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     dot_i8,
     square_distance_i8,
     quantise,
+    dot_all,
     hadamard,
     tile,
     scan_blocks,
@@ -151,6 +152,17 @@ fn nearest(x: f32) -> i32 {
     const SHIFT: f32 = (1u32 << 23) as f32 * 1.5;
     let whole = (x + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32;
     whole.clamp(-127, 127)
+}
+
+#[inline(always)]
+pub(super) fn dot_all(query: &[u8], codes: &[i8], out: &mut [i32]) {
+    for (codes, out) in codes.chunks_exact(query.len()).zip(out) {
+        let products = query
+            .iter()
+            .zip(codes)
+            .map(|(&q, &c)| i32::from(q) * i32::from(c));
+        *out = products.sum();
+    }
 }
 
 #[inline(always)]

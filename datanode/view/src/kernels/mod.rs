@@ -69,6 +69,9 @@ pub(crate) struct Kernels {
     pub(crate) dot_i8: fn(&[f32], &[i8]) -> f64,
     pub(crate) square_distance_i8: fn(&[f32], &[i8]) -> f64,
     pub(crate) quantise: fn(&[f32], &mut [i8]) -> Quantised,
+    /// `out[i]` = query · row i of `codes`, all rows.  Query and stride as for `dot_rows`,
+    /// but the query's codes are at most 127.
+    pub(crate) dot_all: fn(query: &[u8], codes: &[i8], out: &mut [i32]),
     /// Every sum and difference of a power of two of numbers, in place: the Hadamard
     /// transform, without its scale.
     pub(crate) hadamard: fn(&mut [f32]),

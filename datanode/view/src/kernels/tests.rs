@@ -63,6 +63,66 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn search_kernels_equal_the_plain_ones(seed in any::<u64>(), fours in 1usize..40, blocks in 1usize..5) {
+        let plain = lanes::KERNELS;
+        let number = |r: u64| (r >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+        let query = spread(seed, 16 * fours, number);
+        let inverse_step = TABLE_MAX / 8.0;
+        let mut tables = vec![0; query.len() / 4 * GROUP_BYTES];
+        (plain.fill_tables)(&query, inverse_step, &mut tables);
+        let bits = spread(!seed, blocks * tables.len(), |r| (r >> 20) as u8);
+        let (add, mul) = (spread(seed ^ 1, blocks * BLOCK_ROWS, number), spread(seed ^ 2, blocks * BLOCK_ROWS, number));
+        let scan = BlockScan { tables: &tables, bits: &bits, add: &add, mul: &mul, step: 0.1, shift: -1.0, bar: 0.5 };
+        let mut expected = vec![0; blocks];
+        (plain.scan_blocks)(&scan, &mut expected);
+        for kernels in available() {
+            let mut found = vec![0xff; tables.len()];
+            (kernels.fill_tables)(&query, inverse_step, &mut found);
+            prop_assert_eq!(&found, &tables, "{}", kernels.name);
+            let mut found = vec![7; blocks];
+            (kernels.scan_blocks)(&scan, &mut found);
+            prop_assert_eq!(&found, &expected, "{}", kernels.name);
+        }
+        let (sevens, codes) = (spread(seed, 32 * fours, |r| (r % 128) as u8), spread(!seed, 96 * fours, |r| (r % 255) as u8 as i8));
+        let codes: Vec<i8> = codes.into_iter().map(|code| code.max(-127)).collect();
+        let mut expected = vec![0; 3];
+        (plain.dot_all)(&sevens, &codes, &mut expected);
+        for kernels in available() {
+            let mut found = vec![1; 3];
+            (kernels.dot_all)(&sevens, &codes, &mut found);
+            prop_assert_eq!(&found, &expected, "{}", kernels.name);
+        }
+    }
+
+    #[test]
+    fn transforms_and_tiles_equal_the_plain_ones(seed in any::<u64>(), log2 in 0u32..11, rows in 1usize..=TILE_ROWS) {
+        let plain = lanes::KERNELS;
+        let number = |r: u64| (r >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+        let values = spread(seed, 1 << log2, number);
+        let mut expected = values.clone();
+        (plain.hadamard)(&mut expected);
+        let sums: f32 = values.iter().map(|x| x * x).sum::<f32>() * values.len() as f32;
+        let length: f32 = expected.iter().map(|x| x * x).sum();
+        prop_assert!((sums - length).abs() <= sums * 1e-4, "every row is a signed sum");
+        let width = values.len();
+        let (left, panel) = (spread(!seed, rows * width, number), spread(seed ^ 3, width * TILE_COLUMNS, number));
+        let mut tile = Tile::default();
+        (plain.tile)(&left, width, &panel, &mut tile);
+        for kernels in available() {
+            let mut found = values.clone();
+            (kernels.hadamard)(&mut found);
+            prop_assert_eq!(&found, &expected, "{}", kernels.name);
+            let mut found = Tile::default();
+            (kernels.tile)(&left, width, &panel, &mut found);
+            for (found, expected) in found.iter().flatten().zip(tile.iter().flatten()) {
+                prop_assert!((found - expected).abs() <= 1e-5 * width as f32, "{}", kernels.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_largest_codes_of_the_widest_vector_do_not_overflow() {
     let query = vec![2047i16; 8192];

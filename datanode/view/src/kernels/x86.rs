@@ -6,7 +6,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK_ROWS, BlockScan, CODE_BLOCK, GROUP_BYTES, Kernels, Quantised, TILE_COLUMNS, TILE_ROWS, Tile, lanes};
+use super::{
+    BLOCK_ROWS, BlockScan, CODE_BLOCK, GROUP_BYTES, Kernels, Quantised, TILE_COLUMNS, TILE_ROWS, Tile, lanes,
+};
 
 pub(super) fn available() -> Vec<Kernels> {
     let mut found = Vec::new();
@@ -66,6 +68,10 @@ macro_rules! compiled_for {
                 quantise: |row, codes| {
                     // SAFETY: as above.
                     unsafe { quantise(row, codes) }
+                },
+                dot_all: |query, codes, out| {
+                    // SAFETY: as above.
+                    unsafe { dot_all_avx2(query, codes, out) }
                 },
                 hadamard: |values| {
                     // SAFETY: as above.
@@ -193,6 +199,12 @@ fn dot_row_avx2(query: &[i16], codes: &[i8]) -> i32 {
         let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(query, _mm256_cvtepi8_epi16(codes)));
     }
+    add_lanes(sum)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_lanes(sum: __m256i) -> i32 {
     let halves = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
     let pairs = _mm_add_epi32(halves, _mm_shuffle_epi32::<0b_01_00_11_10>(halves));
     _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32::<0b_10_11_00_01>(pairs)))
@@ -210,6 +222,23 @@ fn load_512(block: &[i16; CODE_BLOCK]) -> __m512i {
 fn load_256(block: &[i8; CODE_BLOCK]) -> __m256i {
     // SAFETY: the array is 32 i8, one whole register; unaligned loads are allowed.
     unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
+}
+
+/// Products of neighbours added as i16, which codes of at most 127 and ±127 cannot leave.
+#[target_feature(enable = "avx2")]
+fn dot_all_avx2(query: &[u8], codes: &[i8], out: &mut [i32]) {
+    let (query, rest) = query.as_chunks::<CODE_BLOCK>();
+    assert!(rest.is_empty(), "codes are padded to whole blocks");
+    let (codes, _) = codes.as_chunks::<CODE_BLOCK>();
+    let ones = _mm256_set1_epi16(1);
+    for (codes, out) in codes.chunks_exact(query.len()).zip(out) {
+        let mut sum = _mm256_setzero_si256();
+        for (query, codes) in query.iter().zip(codes) {
+            let pairs = _mm256_maddubs_epi16(load_bytes(query), load_256(codes));
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+        }
+        *out = add_lanes(sum);
+    }
 }
 
 /// Six rows times sixteen columns in twelve registers.
@@ -292,15 +321,23 @@ fn block_sums_avx2(tables: &[[u8; 4 * GROUP_BYTES]], bits: &[u8]) -> [__m256i; 2
     let mut sums = [_mm256_setzero_si256(); 2];
     for (sums, (words, highs)) in sums.iter_mut().zip(words.into_iter().zip(highs)) {
         let evens = _mm256_sub_epi16(words, _mm256_slli_epi16::<8>(highs));
-        let evens = _mm_add_epi16(_mm256_castsi256_si128(evens), _mm256_extracti128_si256::<1>(evens));
-        let odds = _mm_add_epi16(_mm256_castsi256_si128(highs), _mm256_extracti128_si256::<1>(highs));
+        let evens = _mm_add_epi16(
+            _mm256_castsi256_si128(evens),
+            _mm256_extracti128_si256::<1>(evens),
+        );
+        let odds = _mm_add_epi16(
+            _mm256_castsi256_si128(highs),
+            _mm256_extracti128_si256::<1>(highs),
+        );
         *sums = _mm256_set_m128i(_mm_unpackhi_epi16(evens, odds), _mm_unpacklo_epi16(evens, odds));
     }
     sums
 }
 
 fn prefetch(codes: &[i8], stride: usize, row: u32) {
-    let Some(row) = codes.get(row as usize * stride..) else { return };
+    let Some(row) = codes.get(row as usize * stride..) else {
+        return;
+    };
     for line in row[..stride.min(row.len())].chunks(64).take(8) {
         // SAFETY: a hint; the address is of a living slice.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };

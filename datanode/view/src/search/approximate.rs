@@ -43,7 +43,11 @@ enum Source<'a> {
 }
 
 impl<'a> Listed<'a> {
-    pub(super) fn sealed(scan: &mut Scan<'a>, sealed: &'a Sealed, lists: Arc<Lists>) -> Result<Self, ViewError> {
+    pub(super) fn sealed(
+        scan: &mut Scan<'a>,
+        sealed: &'a Sealed,
+        lists: Arc<Lists>,
+    ) -> Result<Self, ViewError> {
         Ok(Self {
             id: sealed.id,
             lists,
@@ -91,9 +95,14 @@ impl<'a> Listed<'a> {
             Source::Fresh(group, parts) => {
                 for &ordinal in ordinals {
                     let at = parts.partition_point(|part| part.rows.end <= ordinal);
-                    match parts.get(at).and_then(|part| Some((part.rows.start, part.codes.as_ref()?))) {
+                    match parts
+                        .get(at)
+                        .and_then(|part| Some((part.rows.start, part.codes.as_ref()?)))
+                    {
                         Some((first, codes)) => match codes.body() {
-                            CodesRef::Scaled(scaled) => scan.rank(self.id, first, scaled, &[ordinal - first])?,
+                            CodesRef::Scaled(scaled) => {
+                                scan.rank(self.id, first, scaled, &[ordinal - first])?
+                            }
                             CodesRef::Packed(_) => return Err(ViewError::VectorShape),
                         },
                         None => scan.document(group, ordinal),
@@ -125,60 +134,95 @@ impl Reach {
     }
 }
 
+/// Parts on one grid that can place the query.
+pub(super) struct Course<'a> {
+    pub(super) parts: Vec<Listed<'a>>,
+    aim: Aim,
+    reach: Reach,
+}
+
+impl<'a> Course<'a> {
+    /// Sorts parts by their grids.  Those of a grid that cannot place the query, or is not
+    /// sure enough of itself, are left out.
+    pub(super) fn plan(scan: &Scan<'a>, mut listed: Vec<Listed<'a>>) -> Vec<Self> {
+        let mut courses = Vec::new();
+        while let Some(grid) = listed.first().map(|part| part.lists.grid().clone()) {
+            let (parts, others) = listed
+                .into_iter()
+                .partition::<Vec<_>, _>(|part| part.lists.grid().id() == grid.id());
+            listed = others;
+            let rows = parts.iter().map(|part| u64::from(part.lists.listed())).sum();
+            let aim = scan.scorer.query().and_then(|query| Aim::new(&grid, query));
+            if let (Some(aim), Some(reach)) = (aim, Reach::of(scan.spec.accuracy, &grid, rows)) {
+                courses.push(Self { parts, aim, reach });
+            }
+        }
+        courses
+    }
+
+    /// Returns how many rows were estimated.
+    pub(super) fn walk(&self, scan: &mut Scan<'a>) -> Result<u64, ViewError> {
+        let none = || vec![Vec::new(); self.parts.len()];
+        let mut walk = Walk {
+            scan,
+            parts: &self.parts,
+            aim: &self.aim,
+            reach: self.reach,
+            waiting: [none(), none()],
+            passing: Passing::default(),
+            estimated: 0,
+        };
+        walk.run()?;
+        Ok(walk.estimated)
+    }
+}
+
 /// A walk over the lists of all parts on one grid.
-pub(super) struct Walk<'w, 'a> {
+struct Walk<'w, 'a> {
     scan: &'w mut Scan<'a>,
     parts: &'w [Listed<'a>],
-    aim: Aim<'w>,
+    aim: &'w Aim,
     reach: Reach,
     /// Rows to be ranked, by part: found in the last list, and in this one.
     waiting: [Vec<Vec<u32>>; 2],
     passing: Passing,
     /// Rows estimated.
-    pub(super) estimated: u64,
+    estimated: u64,
 }
 
-impl<'w, 'a> Walk<'w, 'a> {
-    /// All parts are on `grid`.  `None` when it cannot place this query.
-    pub(super) fn new(
-        scan: &'w mut Scan<'a>,
-        grid: &'w Grid,
-        parts: &'w [Listed<'a>],
-        reach: Reach,
-    ) -> Option<Self> {
-        let query = scan.scorer.query()?;
-        let aim = Aim::new(grid, query)?;
-        Some(Self {
-            scan,
-            parts,
-            aim,
-            reach,
-            waiting: [vec![Vec::new(); parts.len()], vec![Vec::new(); parts.len()]],
-            passing: Passing::default(),
-            estimated: 0,
-        })
-    }
-
-    pub(super) fn run(&mut self) -> Result<(), ViewError> {
+impl Walk<'_, '_> {
+    fn run(&mut self) -> Result<(), ViewError> {
         self.strays()?;
-        let keys = self.aim.keys(&self.reach.limits, &longest_reach(self.parts.iter().map(|part| &*part.lists)));
-        let mut order: Vec<u64> = keys.iter().zip(0u32..).map(|(key, list)| pack(*key, list)).collect();
+        let keys = self.aim.keys(
+            &self.reach.limits,
+            &longest_reach(self.parts.iter().map(|part| &*part.lists)),
+        );
+        let mut order: Vec<u64> = keys
+            .iter()
+            .zip(0u32..)
+            .map(|(key, list)| pack(*key, list))
+            .collect();
         // Enough lists for a first bar, then only those that it leaves.
-        let mean = self.parts.iter().map(|part| u64::from(part.lists.listed())).sum::<u64>() as usize / order.len();
+        let mean = self
+            .parts
+            .iter()
+            .map(|part| u64::from(part.lists.listed()))
+            .sum::<u64>() as usize
+            / order.len();
         let first = FIRST_LISTS.max(2 * self.scan.spec.k / mean.max(1));
         if first < order.len() / 2 {
             order.select_nth_unstable(first);
             order[..first].sort_unstable();
             let mut rest = order.split_off(first);
             self.visit(&order)?;
-            self.drain()?;
+            self.rank_waiting()?;
             let cut = self.cut();
             rest.retain(|packed| unpack(*packed).0 <= cut);
             order = rest;
         }
         order.sort_unstable();
         self.visit(&order)?;
-        self.drain()
+        self.rank_waiting()
     }
 
     fn visit(&mut self, order: &[u64]) -> Result<(), ViewError> {
@@ -225,11 +269,11 @@ impl<'w, 'a> Walk<'w, 'a> {
         self.rank_waiting()?;
         self.waiting.swap(0, 1);
         // Without a bar everything passes: better to have one before the next list.
-        if bar == f32::NEG_INFINITY { self.rank_waiting() } else { Ok(()) }
-    }
-
-    fn drain(&mut self) -> Result<(), ViewError> {
-        self.rank_waiting()
+        if bar == f32::NEG_INFINITY {
+            self.rank_waiting()
+        } else {
+            Ok(())
+        }
     }
 
     fn rank_waiting(&mut self) -> Result<(), ViewError> {
@@ -244,7 +288,13 @@ impl<'w, 'a> Walk<'w, 'a> {
 
     fn strays(&mut self) -> Result<(), ViewError> {
         for part in self.parts {
-            let strays: Vec<u32> = part.lists.strays().iter().copied().filter(|&row| part.wants(row)).collect();
+            let strays: Vec<u32> = part
+                .lists
+                .strays()
+                .iter()
+                .copied()
+                .filter(|&row| part.wants(row))
+                .collect();
             if !strays.is_empty() {
                 part.rank(self.scan, &strays)?;
             }
@@ -274,6 +324,10 @@ fn pack(key: f32, list: u32) -> u64 {
 
 fn unpack(packed: u64) -> (f32, u32) {
     let ordered = (packed >> 32) as u32;
-    let bits = if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered };
+    let bits = if ordered >> 31 == 1 {
+        ordered & !(1 << 31)
+    } else {
+        !ordered
+    };
     (f32::from_bits(bits), packed as u32)
 }

@@ -12,9 +12,9 @@ use crate::rows::RowRef;
 use crate::score::Scorer;
 use crate::snapshot::{Sealed, Snapshot};
 
+use super::SearchSpec;
 use super::exact::Scan;
 use super::finalists::Finalists;
-use super::SearchSpec;
 
 /// Hits per query that are looked at.
 const HITS: usize = 10;
@@ -33,7 +33,7 @@ impl Snapshot {
     pub fn calibrate(
         self: &Arc<Self>,
         field: &FieldName,
-        grid: &Grid,
+        grid: &Arc<Grid>,
         queries: &[CalibrationQuery],
         cancel: &dyn Fn() -> bool,
     ) -> Result<Option<Calibration>, ViewError> {
@@ -45,11 +45,17 @@ impl Snapshot {
         let (mut reaches, mut margins) = (Vec::new(), Vec::new());
         for query in queries {
             let hits = self.hits(field, grid.ty(), query, cancel)?;
-            let Some(bar) = hits.iter().map(|(_, score)| *score).reduce(f32::min) else { continue };
+            let Some(bar) = hits.iter().map(|(_, score)| *score).reduce(f32::min) else {
+                continue;
+            };
             let scorer = Scorer::new(grid.ty(), &query.vector)?;
-            let Some(aim) = scorer.query().and_then(|query| Aim::new(grid, query)) else { continue };
+            let Some(aim) = scorer.query().and_then(|query| Aim::new(grid, query)) else {
+                continue;
+            };
             for (row, _) in hits {
-                let Some(part) = parts.iter().find(|part| part.sealed.id == row.segment) else { continue };
+                let Some(part) = parts.iter().find(|part| part.sealed.id == row.segment) else {
+                    continue;
+                };
                 let (list, position) = part.places[row.ordinal as usize];
                 if list == u32::MAX {
                     continue;
@@ -102,7 +108,11 @@ impl<'a> Sample<'a> {
     fn new(sealed: &'a Sealed, field: &FieldName, grid: &Grid) -> Option<Self> {
         let lists = sealed.segment.lists(field.as_str())?;
         let places = (lists.grid().id() == grid.id()).then(|| lists.places())?;
-        Some(Self { sealed, lists, places })
+        Some(Self {
+            sealed,
+            lists,
+            places,
+        })
     }
 }
 

@@ -130,9 +130,9 @@ impl<'a> Scan<'a> {
 
     fn stretch(&mut self, stretch: &Stretch<'_>) -> Result<(), ViewError> {
         match stretch.codes.body() {
-            CodesRef::Scaled(scaled) => {
-                self.blocks(stretch, |scan, rows| scan.rank(stretch.id, stretch.first, scaled, rows))
-            }
+            CodesRef::Scaled(scaled) => self.blocks(stretch, |scan, rows| {
+                scan.rank(stretch.id, stretch.first, scaled, rows)
+            }),
             CodesRef::Packed(packed) => self.packed(stretch, packed),
         }
     }

@@ -110,7 +110,11 @@ impl<'a> Finalists<'a> {
     }
 
     /// Rows that are scored, and rows left to score, best upper bound first.
-    pub(super) fn finish(mut self, scorer: &Scorer<'_>, field: &FieldName) -> (Vec<(RowRef, f32)>, Vec<RowRef>) {
+    pub(super) fn finish(
+        mut self,
+        scorer: &Scorer<'_>,
+        field: &FieldName,
+    ) -> (Vec<(RowRef, f32)>, Vec<RowRef>) {
         let bar = self.bar;
         self.certain.retain(|(_, score)| *score >= bar);
         self.uncertain.retain(|(_, high)| *high >= bar);

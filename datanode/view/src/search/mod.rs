@@ -20,7 +20,6 @@ use std::sync::Arc;
 use rhumb_core::query::Accuracy;
 use rhumb_core::{DocId, FieldName, Vector, VectorType};
 
-use crate::ann::Grid;
 use crate::error::ViewError;
 use crate::filter::RowMask;
 use crate::keys::KeyRef;
@@ -28,7 +27,7 @@ use crate::rows::RowRef;
 use crate::score::Scorer;
 use crate::snapshot::Snapshot;
 
-use approximate::{Listed, Reach, Walk};
+use approximate::{Course, Listed};
 use exact::Scan;
 use finalists::Finalists;
 
@@ -41,9 +40,9 @@ const DEVIATIONS: f64 = 2.5;
 /// Fewer rows are scanned as fast as they are looked up in lists.
 const LEAST_LISTED: u64 = 2_000;
 
-/// Survivors of a filter, per row that lists would have to estimate for them, up to which
-/// scanning just them is cheaper.
-const FEW_SURVIVORS: u64 = 4_000;
+/// Survivors of a filter that are scanned one by one as fast as lists find the best of
+/// them, and without missing any.
+const FEW_SURVIVORS: u64 = 1_500;
 
 pub struct SearchSpec<'a> {
     pub field: &'a FieldName,
@@ -122,53 +121,36 @@ impl Snapshot {
     }
 
     fn search_parts<'a>(self: &'a Arc<Self>, scan: &mut Scan<'a>) -> Result<Touched, ViewError> {
-        let mut listed = self.listed(scan)?;
+        let listed = self.listed(scan)?;
+        let courses = Course::plan(scan, listed);
+        let listed = |id| {
+            let parts = courses.iter().flat_map(|course| &course.parts);
+            parts.filter(move |part| part.id == id)
+        };
         // Fresh rows first: exact scores raise the bar for everyone after them.
         for group in &self.fresh {
-            let ends = listed.iter().filter(|part| part.id == group.id).map(|part| part.lists.rows());
-            scan.fresh(group, ends.max().unwrap_or(0))?;
+            let end = listed(group.id).map(|part| part.lists.rows()).max();
+            scan.fresh(group, end.unwrap_or(0))?;
         }
         let fresh = scan.rows;
-        for sealed in self.populated() {
-            if !listed.iter().any(|part| part.id == sealed.id) {
-                scan.sealed(sealed)?;
-            }
-        }
-        let mut estimated = 0;
-        while let Some(grid) = listed.first().map(|part| part.lists.grid().clone()) {
-            let (parts, others) = listed.into_iter().partition(|part| part.lists.grid().id() == grid.id());
-            listed = others;
-            estimated += self.walk(scan, &grid, parts)?;
-        }
-        Ok(Touched { fresh, estimated })
-    }
-
-    /// Returns the rows estimated.
-    fn walk<'a>(
-        self: &'a Arc<Self>,
-        scan: &mut Scan<'a>,
-        grid: &Grid,
-        parts: Vec<Listed<'a>>,
-    ) -> Result<u64, ViewError> {
-        let rows = parts.iter().map(|part| u64::from(part.lists.listed())).sum();
-        let reach = Reach::of(scan.spec.accuracy, grid, rows);
-        if let Some(mut walk) = reach.and_then(|reach| Walk::new(scan, grid, &parts, reach)) {
-            walk.run()?;
-            return Ok(walk.estimated);
-        }
-        for group in self.fresh.iter().filter(|group| parts.iter().any(|part| part.id == group.id)) {
-            scan.fresh(group, 0)?;
-        }
-        for sealed in self.populated().filter(|sealed| parts.iter().any(|part| part.id == sealed.id)) {
+        for sealed in self
+            .populated()
+            .filter(|sealed| listed(sealed.id).next().is_none())
+        {
             scan.sealed(sealed)?;
         }
-        Ok(0)
+        let mut estimated = 0;
+        for course in &courses {
+            estimated += course.walk(scan)?;
+        }
+        Ok(Touched { fresh, estimated })
     }
 
     /// The parts that this search goes through by their lists.
     fn listed<'a>(self: &'a Arc<Self>, scan: &mut Scan<'a>) -> Result<Vec<Listed<'a>>, ViewError> {
         let spec = scan.spec;
-        if spec.accuracy == Accuracy::Exact || spec.mask.is_some_and(|mask| mask.count() <= FEW_SURVIVORS) {
+        let few = || spec.mask.is_some_and(|mask| mask.count() <= FEW_SURVIVORS);
+        if spec.accuracy == Accuracy::Exact || matches!(spec.accuracy, Accuracy::Recall(_)) && few() {
             return Ok(Vec::new());
         }
         let mut listed = Vec::new();
@@ -182,17 +164,25 @@ impl Snapshot {
         }
         for group in self.fresh.iter().filter(|group| group.live.count() > 0) {
             let stretches = group.rows.stretches(spec.field);
-            if stretches.iter().all(|lists| !lists.grid().is_of(spec.ty)) {
+            if stretches.is_empty() || !stretches.iter().all(|lists| lists.grid().is_of(spec.ty)) {
                 continue;
             }
-            let codes = Arc::new(group.rows.parts(spec.field, spec.ty, 0).collect::<Result<Vec<_>, _>>()?);
+            let codes = Arc::new(
+                group
+                    .rows
+                    .parts(spec.field, spec.ty, 0)
+                    .collect::<Result<Vec<_>, _>>()?,
+            );
             for lists in stretches.iter() {
                 rows += u64::from(lists.listed());
                 listed.push(Listed::fresh(scan, group, lists.clone(), codes.clone()));
             }
         }
-        let many = rows >= LEAST_LISTED.max(8 * spec.k as u64);
-        Ok(if many { listed } else { Vec::new() })
+        let worth = match spec.accuracy {
+            Accuracy::Effort(_) => true,
+            Accuracy::Recall(_) | Accuracy::Exact => rows >= LEAST_LISTED.max(8 * spec.k as u64),
+        };
+        Ok(if worth { listed } else { Vec::new() })
     }
 
     pub(crate) fn key(&self, row: RowRef) -> Option<KeyRef<'_>> {

@@ -24,7 +24,10 @@ impl View {
             None => {
                 grids.remove(field);
                 let snapshot = self.snapshot();
-                snapshot.fresh.iter().for_each(|group| group.rows.forget_lists(field));
+                snapshot
+                    .fresh
+                    .iter()
+                    .for_each(|group| group.rows.forget_lists(field));
             }
         }
     }
@@ -38,7 +41,10 @@ impl View {
     pub fn fresh_backlog(&self, field: &str) -> u64 {
         let Some(grid) = self.grid(field) else { return 0 };
         let snapshot = self.snapshot();
-        let backlog = snapshot.fresh.iter().map(|group| group.rows.backlog(field, &grid));
+        let backlog = snapshot
+            .fresh
+            .iter()
+            .map(|group| group.rows.backlog(field, &grid));
         backlog.map(u64::from).sum()
     }
 
@@ -46,11 +52,13 @@ impl View {
     /// one core per row; takes no lock that a write or a search waits for.  Returns how
     /// many rows it listed.  Searches find the new lists at once, older snapshots too.
     pub fn list_fresh(&self, field: &FieldName, cancel: &dyn Fn() -> bool) -> Result<u64, ViewError> {
-        let Some(grid) = self.grid(field.as_str()) else { return Ok(0) };
+        let Some(grid) = self.grid(field.as_str()) else {
+            return Ok(0);
+        };
         let snapshot = self.snapshot();
         let mut listed = 0;
         for group in &snapshot.fresh {
-            listed += u64::from(group.rows.make_lists(field, &grid, cancel)?);
+            listed += u64::from(group.rows.make_lists(field, &grid, cancel)?.0);
         }
         Ok(listed)
     }

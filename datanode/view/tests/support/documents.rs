@@ -32,14 +32,18 @@ impl Numbers {
     }
 }
 
-pub const VECTORS: [(&str, u32, Metric, Element); 6] = [
+pub const VECTORS: [(&str, u32, Metric, Element); 7] = [
     ("cosine", 5, Metric::Cosine, Element::F32),
     ("dot", 33, Metric::Dot, Element::F16),
     ("l2", 4, Metric::L2, Element::F32),
     ("small", 7, Metric::Cosine, Element::Int8),
     ("small_l2", 3, Metric::L2, Element::Int8),
     ("bits", 11, Metric::Hamming, Element::Binary),
+    (LISTED, 64, Metric::L2, Element::F32),
 ];
+
+/// The field that has lists.
+pub const LISTED: &str = "listed";
 
 const SCALARS: [(&str, Scalar); 5] = [
     ("pos", Scalar::String),
