@@ -28,6 +28,7 @@ mod search;
 mod segment;
 mod size;
 mod snapshot;
+mod sparse;
 mod view;
 
 pub use codes::{Codes, CodesBuilder};
@@ -44,4 +45,5 @@ pub use search::{Candidates, Hit, SearchSpec};
 pub use segment::Segment;
 pub use size::{HeapSize, SegmentSize};
 pub use snapshot::{Sealed, Snapshot};
+pub use sparse::{SparseFound, SparseIndex, SparseIndexBuilder, SparseSpec};
 pub use view::{Change, FreshSize, Swap, View};

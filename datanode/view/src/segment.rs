@@ -14,6 +14,7 @@ use crate::column::Column;
 use crate::error::ViewError;
 use crate::keys::Keys;
 use crate::size::SegmentSize;
+use crate::sparse::SparseIndex;
 
 #[derive(Debug)]
 pub struct Segment {
@@ -23,6 +24,7 @@ pub struct Segment {
     order: OnceLock<Option<Vec<u32>>>,
     codes: Parts<Codes>,
     columns: Parts<Column>,
+    sparse: Parts<SparseIndex>,
 }
 
 /// What has been loaded, by field.
@@ -47,6 +49,7 @@ impl Segment {
             order: OnceLock::new(),
             codes: Parts::new(),
             columns: Parts::new(),
+            sparse: Parts::new(),
         })
     }
 
@@ -85,6 +88,11 @@ impl Segment {
         self.columns.get(field)
     }
 
+    /// The inverted lists of a field of sparse vectors.
+    pub fn sparse(&self, field: &str) -> Option<Arc<SparseIndex>> {
+        self.sparse.get(field)
+    }
+
     /// Replaces what was attached under that name.
     pub fn attach_codes(&self, field: FieldName, codes: Arc<Codes>) -> Result<(), ViewError> {
         check_rows("codes", self.seqs.len(), codes.rows() as usize)?;
@@ -99,6 +107,13 @@ impl Segment {
         Ok(())
     }
 
+    /// Replaces what was attached under that name.
+    pub fn attach_sparse(&self, field: FieldName, index: Arc<SparseIndex>) -> Result<(), ViewError> {
+        check_rows("sparse index", self.seqs.len(), index.rows() as usize)?;
+        self.sparse.attach(field, index);
+        Ok(())
+    }
+
     /// The memory goes when the last holder lets go of it; until then `codes` still finds
     /// it.  So a query that holds what it needs is never starved by a tight budget.
     pub fn detach_codes(&self, field: &str) -> Option<Arc<Codes>> {
@@ -110,6 +125,11 @@ impl Segment {
         self.columns.detach(field)
     }
 
+    /// As `detach_codes`.
+    pub fn detach_sparse(&self, field: &str) -> Option<Arc<SparseIndex>> {
+        self.sparse.detach(field)
+    }
+
     pub fn size(&self) -> SegmentSize {
         let order = self.order.get().and_then(Option::as_ref);
         SegmentSize {
@@ -118,6 +138,7 @@ impl Segment {
             order: order.map_or(0, |order| order.capacity() * size_of::<u32>()),
             codes: self.codes.sum(Codes::heap_size),
             columns: self.columns.sum(Column::heap_size),
+            sparse: self.sparse.sum(SparseIndex::heap_size),
         }
     }
 

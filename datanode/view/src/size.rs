@@ -9,11 +9,13 @@ pub struct SegmentSize {
     pub order: usize,
     pub codes: usize,
     pub columns: usize,
+    /// Inverted lists of sparse vectors.
+    pub sparse: usize,
 }
 
 impl SegmentSize {
     pub fn total(&self) -> usize {
-        self.keys + self.seqs + self.order + self.codes + self.columns
+        self.keys + self.seqs + self.order + self.codes + self.columns + self.sparse
     }
 }
 
@@ -39,5 +41,6 @@ impl HeapSize {
         self.segments.order += size.order;
         self.segments.codes += size.codes;
         self.segments.columns += size.columns;
+        self.segments.sparse += size.sparse;
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rhumb_core::{Seq, Slot};
 use rhumb_store::log::Claim;
 use rhumb_store::state::IdemFile;
-use rhumb_view::{CodesBuilder, Frozen, Keys, Segment, Swap};
+use rhumb_view::{CodesBuilder, Frozen, Keys, Segment, SparseIndexBuilder, Swap};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -277,6 +277,20 @@ impl Maintenance {
                 .attach_codes(field.clone(), Arc::new(codes.finish()))
                 .map_err(bug)?;
         }
+        for field in self.shared.schema.schema().sparse_vectors() {
+            let mut index = SparseIndexBuilder::new();
+            for row in frozen.live_rows() {
+                let value = row.document.as_ref().and_then(|d| d.get(field.as_str()));
+                let vector = match value {
+                    Some(rhumb_core::Value::Sparse(v)) => Some(v),
+                    _ => None,
+                };
+                index.push(vector).map_err(bug)?;
+            }
+            segment
+                .attach_sparse(field.clone(), Arc::new(index.finish()))
+                .map_err(bug)?;
+        }
         Ok(segment)
     }
 
@@ -298,18 +312,21 @@ impl Maintenance {
         self.shared.view.settle();
         let snapshot = self.shared.view.snapshot();
         if let Some(sealed) = sealed.and_then(|id| snapshot.segment(id)) {
-            self.note_codes(sealed.segment());
+            self.note_parts(sealed.segment());
         }
         Ok(())
     }
 
-    fn note_codes(&self, segment: &Arc<Segment>) {
+    fn note_parts(&self, segment: &Arc<Segment>) {
+        let parts = &self.shared.env.parts;
+        for field in self.shared.schema.schema().sparse_vectors() {
+            if let Some(index) = segment.sparse(field.as_str()) {
+                parts.loaded(segment, field, PartKind::Sparse, index.heap_size());
+            }
+        }
         for (field, _) in self.shared.schema.schema().vectors() {
             if let Some(codes) = segment.codes(field.as_str()) {
-                self.shared
-                    .env
-                    .parts
-                    .loaded(segment, field, PartKind::Codes, codes.heap_size());
+                parts.loaded(segment, field, PartKind::Codes, codes.heap_size());
             }
         }
     }
