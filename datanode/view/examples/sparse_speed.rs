@@ -32,7 +32,10 @@ fn main() {
             search(&snapshot, &field, &queries[0], k);
             let rate = per_second(&queries, |query| search(&snapshot, &field, query, k));
             report(&format!("k {k}, {name}: queries/s"), rate);
-            report(&format!("k {k}, {name}: times the rate of row by row"), rate / one_by_one);
+            report(
+                &format!("k {k}, {name}: times the rate of row by row"),
+                rate / one_by_one,
+            );
         }
     }
 }
@@ -78,7 +81,11 @@ fn search(snapshot: &Snapshot, field: &FieldName, query: &SparseVector, k: usize
         mask: None,
         cancel: &|| false,
     };
-    snapshot.search_sparse(&spec).expect("lists are loaded").hits.len()
+    snapshot
+        .search_sparse(&spec)
+        .expect("lists are loaded")
+        .hits
+        .len()
 }
 
 fn brute_force(query: &SparseVector, vectors: &[SparseVector], k: usize) -> usize {

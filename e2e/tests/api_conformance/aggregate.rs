@@ -269,11 +269,18 @@ async fn recall_is_measured(t: &Suite) {
         .at("/from", "stored")
         .near("/selectivity", 0.2)
         .at("/class", "10_to_50_percent");
-    let shown = t.case("the last figures").get("/metrics").await.status(200).bytes();
+    let shown = t
+        .case("the last figures")
+        .get("/metrics")
+        .await
+        .status(200)
+        .bytes();
     let shown = String::from_utf8_lossy(&shown).into_owned();
     for filter in ["none", "10_to_50_percent"] {
         let sample = format!("rhumb_recall{{collection=\"r\",filter=\"{filter}\"}} ");
-        t.check("a figure is in the metrics", shown.contains(&sample), || sample.clone());
+        t.check("a figure is in the metrics", shown.contains(&sample), || {
+            sample.clone()
+        });
     }
     t.case("by default")
         .post(&recall("r"), json!({}))

@@ -156,10 +156,7 @@ fn a_rerank_reads_numbers_times_and_filters() {
     )
     .expect("valid");
     let rerank = query.rerank.as_ref().expect("a re-rank");
-    assert_eq!(
-        (rerank.way, query.depth()),
-        (Way::Add, 40)
-    );
+    assert_eq!((rerank.way, query.depth()), (Way::Add, 40));
     let Signal::Decay(decay) = &rerank.boosts[0].signal else {
         panic!("a decay")
     };
