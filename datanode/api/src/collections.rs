@@ -49,6 +49,8 @@ pub enum ScalarName {
     Json,
     /// A string for full text; not in lists.
     Text,
+    /// Indices and values, compared by dot product; must be declared; not in lists.
+    SparseVector,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,6 +80,7 @@ pub enum FieldObject {
     Bool,
     Timestamp,
     Json,
+    SparseVector,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -9,6 +9,7 @@
 
 mod collections;
 mod documents;
+mod legs;
 mod openapi;
 mod problem;
 mod process;
@@ -23,12 +24,18 @@ pub use documents::{
     Condition, DocumentList, GetDocuments, GotDocuments, ImportDone, ImportFailure, ImportProgress, Include,
     OneDocument, PartialOutcome, PartitionOutcome, Patched, WriteAnswer, WriteRequest,
 };
+pub use legs::{
+    Combine, Curve, Decay, FieldValue, Fuse, FuseMethod, GroupBy, Highlight, Leg, Marked, ModifiedValue,
+    Modifier, NumberOrText, Operator, RankFunction, Rerank, SizedGroups, SparseElements, SparseLeg,
+    SparseValue, TextFields, TextLeg, TextSearch, VectorLeg, VectorValue,
+};
 pub use openapi::{openapi, properties};
 pub use problem::{CODES, Problem, name, status, title};
 pub use process::{Health, Limits, Status};
 pub use query::{
-    Aggregate, AggregateAnswer, BatchAnswer, BatchQuery, Consistency, Counted, Explain, Hit, Metric, Query,
-    QueryAnswer, QueryRequest, RecallAnswer, RecallRequest, VectorLeg, VectorValue,
+    Aggregate, AggregateAnswer, BatchAnswer, BatchQuery, Consistency, Counted, Explain, ExplainLeg, Hit,
+    HitGroup, Metric, Query, QueryAnswer, QueryRequest, RecallAnswer, RecallRequest, RecallSource,
+    SelectivityClass,
 };
 pub use routes::{
     ARROW, Answer, Body, CSV, JSON, Kind, Method, NDJSON, Op, PARQUET, Param, Place, ROUTES, Route,

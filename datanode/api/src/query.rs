@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::documents::{Document, Id, Include};
+use crate::legs::{
+    Fuse, GroupBy, Highlight, Leg, Rerank, SparseLeg, SparseLegSchema, TextLeg, VectorLeg, VectorLegSchema,
+};
 
 /// A filter: an object of fields and tests, or a SQL condition as a string.
 #[derive(JsonSchema)]
@@ -44,14 +47,36 @@ pub struct BatchQuery {
     pub timeout_ms: Option<u64>,
 }
 
-/// Of `recall`, `effort` and `exact` at most one; without any, recall 0.95 is aimed at.
+/// One leg at least: `vector`, `text` and `sparse` in short form, or `legs`.  Several are
+/// fused.  Of `recall`, `effort` and `exact`, which are for vectors, at most one; without
+/// any, recall 0.95 is aimed at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(required, with = "VectorLegSchema")]
+    #[schemars(with = "Option<VectorLegSchema>")]
     pub vector: Option<VectorLeg>,
-    /// 10 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextLeg>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<SparseLegSchema>")]
+    pub sparse: Option<SparseLeg>,
+    /// At most 8, in place of `vector`, `text` and `sparse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8))]
+    pub legs: Option<Vec<Leg>>,
+    /// With more than one leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuse: Option<Fuse>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<Rerank>,
+    /// The answer has `groups` in place of `hits`: the `k` groups with the best hits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<GroupBy>,
+    /// Passages in which words of a text leg were found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub highlight: Option<Highlight>,
+    /// Hits, or groups of hits; 10 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub k: Option<u64>,
@@ -82,41 +107,6 @@ pub struct Query {
     pub explain: Option<bool>,
 }
 
-/// A vector, or an object that also names the field.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum VectorLeg {
-    Named { field: String, value: VectorValue },
-    Value(VectorValue),
-}
-
-/// The vector alone when the collection has one vector field, else with its field.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only its schema is used")]
-enum VectorLegSchema {
-    Value(VectorValue),
-    Named(NamedVector),
-}
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used")]
-struct NamedVector {
-    /// May be left out when the collection has one vector field.
-    field: Option<String>,
-    value: VectorValue,
-}
-
-/// A list of numbers, or `"b64:…"` of little-endian f32 (of packed bits for binary
-/// vectors, of bytes for int8).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum VectorValue {
-    List(Vec<f32>),
-    B64(String),
-}
-
 /// What a read must see.  `strong`: every acknowledged write.  `verified`: the same,
 /// without trusting this process to be the writer still (one more round trip to the
 /// store).  `session`: at least what the `Rhumb-Session` token saw.  `eventual`: whatever
@@ -132,11 +122,23 @@ pub enum Consistency {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct QueryAnswer {
-    /// Best first; ties go to the smaller id.
+    /// Best first; ties go to the smaller id.  Not there with `group_by`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hits: Vec<Hit>,
+    /// By their best hits; with `group_by` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<HitGroup>>,
     pub took_ms: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explain: Option<Explain>,
+}
+
+/// The best hits that have one value of the attribute that groups are made by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HitGroup {
+    pub value: Value,
+    /// Best first.
+    pub hits: Vec<Hit>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -144,11 +146,15 @@ pub struct Hit {
     #[schemars(with = "Id")]
     pub id: Value,
     /// Higher is better: the similarity for cosine and dot, minus the squared distance for
-    /// l2, minus the distance for hamming.
+    /// l2, minus the distance for hamming, BM25 for text, the dot product for sparse
+    /// vectors; of several legs the fused score; with `rerank` what that made of it.
     pub score: f32,
     /// With `include` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<Document>,
+    /// Passages by field; with `highlight` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub highlights: Option<BTreeMap<String, Vec<String>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -167,9 +173,23 @@ pub struct Explain {
     /// Rows that passed the filter; not there without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_survivors: Option<u64>,
+    /// In the order of the query's legs.
+    pub legs: Vec<ExplainLeg>,
     pub plan_ms: f64,
     pub search_ms: f64,
     pub fetch_ms: f64,
+}
+
+/// What one leg did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExplainLeg {
+    /// `vector`, `text` or `sparse`.
+    pub leg: String,
+    pub fields: Vec<String>,
+    /// Hits that it gave.
+    pub hits: u64,
+    pub rows_scanned: u64,
+    pub took_ms: f64,
 }
 
 /// Asks with stored vectors, once as a query would and once exactly, and compares.
@@ -211,11 +231,61 @@ pub struct RecallAnswer {
     /// Vectors asked with: fewer than wanted when fewer are stored.
     pub queries: u64,
     pub k: u64,
+    /// Where the vectors came from: `stored` ones are always near others, and so flatter
+    /// the figure when real queries are not.
+    pub from: RecallSource,
+    /// With a filter: the share of all documents that it lets through, 0 to 1, and the class
+    /// that this is counted in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selectivity: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<SelectivityClass>,
     /// The worst of them.
     pub min: f64,
     /// Mean time of one query.
     pub approximate_ms: f64,
     pub exact_ms: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecallSource {
+    Stored,
+}
+
+/// How much a filter lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum SelectivityClass {
+    #[serde(rename = "below_1_percent")]
+    Below1Percent,
+    #[serde(rename = "1_to_10_percent")]
+    From1To10Percent,
+    #[serde(rename = "10_to_50_percent")]
+    From10To50Percent,
+    #[serde(rename = "above_50_percent")]
+    Above50Percent,
+}
+
+impl SelectivityClass {
+    /// Of a share from 0 to 1.
+    pub fn of(selectivity: f64) -> Self {
+        match selectivity {
+            s if s < 0.01 => Self::Below1Percent,
+            s if s < 0.1 => Self::From1To10Percent,
+            s if s < 0.5 => Self::From10To50Percent,
+            _ => Self::Above50Percent,
+        }
+    }
+
+    /// As the answer and the metric name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Below1Percent => "below_1_percent",
+            Self::From1To10Percent => "1_to_10_percent",
+            Self::From10To50Percent => "10_to_50_percent",
+            Self::Above50Percent => "above_50_percent",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::problem::{Code, Problem, did_you_mean, shorten};
 use crate::schema::{Element, FieldType, Metric, Scalar, Schema, VectorIndex, VectorType, check_count};
 
-const TYPES: [&str; 8] = [
+const TYPES: [&str; 9] = [
     "string",
     "int",
     "float",
@@ -23,6 +23,7 @@ const TYPES: [&str; 8] = [
     "json",
     "text",
     "vector",
+    "sparse_vector",
 ];
 
 /// The Snowball stemmers that tantivy has.
@@ -92,6 +93,7 @@ fn plain(name: &str) -> Result<FieldType, Problem> {
         "text" => Ok(FieldType::Text {
             language: DEFAULT_LANGUAGE.into(),
         }),
+        "sparse_vector" => Ok(FieldType::Sparse),
         "vector" => Err(Problem::new(Code::InvalidValue, "a vector needs its dimension")
             .hint("{\"type\": \"vector\", \"dim\": 384}")),
         name => scalar(name).map(FieldType::Scalar),
@@ -117,7 +119,7 @@ fn scalar(name: &str) -> Result<Scalar, Problem> {
 
 fn list(items: &[Json]) -> Result<FieldType, Problem> {
     match items {
-        [Json::Str(name)] if !matches!(name.as_ref(), "json" | "text" | "vector") => {
+        [Json::Str(name)] if !matches!(name.as_ref(), "json" | "text" | "vector" | "sparse_vector") => {
             scalar(name).map(FieldType::List)
         }
         _ => Err(Problem::new(
@@ -273,6 +275,7 @@ pub fn render_type(ty: &FieldType) -> serde_json::Value {
         FieldType::Vector(v) => json!({
             "type": "vector", "dim": v.dim, "metric": v.metric, "element": v.element, "index": v.index,
         }),
+        FieldType::Sparse => json!("sparse_vector"),
         FieldType::Text { language } => json!({"type": "text", "language": language}),
         FieldType::Scalar(scalar) => json!(scalar.name()),
         FieldType::List(scalar) => json!([scalar.name()]),
@@ -534,6 +537,7 @@ mod tests {
             scalar.clone().prop_map(FieldType::Scalar),
             scalar.prop_map(FieldType::List),
             Just(FieldType::Json),
+            Just(FieldType::Sparse),
             prop::sample::select(LANGUAGES.to_vec()).prop_map(|l| FieldType::Text { language: l.into() }),
             vector,
         ]

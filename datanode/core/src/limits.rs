@@ -11,8 +11,18 @@ pub struct Limits {
     pub batch_rows: usize,
     /// Largest vector.
     pub dims: u32,
-    /// Hits of one query.
+    /// Elements of a sparse vector, in a document and in a query.
+    pub sparse_elements: usize,
+    /// Hits of one query; of a grouped one over all its groups.
     pub k: usize,
+    /// Legs of one query.
+    pub legs: usize,
+    /// Bytes of the text that a text leg searches for.
+    pub text_bytes: usize,
+    /// Functions of one re-rank.
+    pub rerank_functions: usize,
+    /// Hits that one query may re-rank, and look through for groups.
+    pub candidates: usize,
     /// Queries in one batch.
     pub queries: usize,
     /// Leaves of a filter, list items included.
@@ -47,7 +57,12 @@ impl Default for Limits {
             body_bytes: 256 << 20,
             batch_rows: 100_000,
             dims: 8_192,
+            sparse_elements: 16_384,
             k: 10_000,
+            legs: 8,
+            text_bytes: 4 << 10,
+            rerank_functions: 16,
+            candidates: 10_000,
             queries: 256,
             filter_clauses: 4_096,
             filter_depth: 32,

@@ -11,7 +11,7 @@ use crate::ids::{DocId, FieldName};
 use crate::json::Json;
 use crate::problem::{Code, Problem};
 use crate::schema::{FieldType, Schema};
-use crate::value::{Document, Value, Vector};
+use crate::value::{Document, SparseVector, Value, Vector};
 
 /// A number as some document, operand or id holds it.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,7 @@ pub enum Seen<'a> {
     /// A json array or object; json scalars are seen as scalars.
     Json(&'a serde_json::Value),
     Vector(&'a Vector),
+    Sparse(&'a SparseVector),
 }
 
 impl<'a> Seen<'a> {
@@ -85,6 +86,7 @@ impl<'a> Seen<'a> {
             Value::List(items) => Self::List(items),
             Value::Json(json) => return Self::json(json),
             Value::Vector(v) => Self::Vector(v),
+            Value::Sparse(v) => Self::Sparse(v),
         })
     }
 
@@ -115,6 +117,7 @@ impl<'a> Seen<'a> {
             (Self::List(a), Seen::List(b)) => Some(compare_each(a, b, compare)),
             (Self::Json(a), Seen::Json(b)) => Some(compare_json(a, b)),
             (Self::Vector(a), Seen::Vector(b)) => Some(compare_vectors(a, b)),
+            (Self::Sparse(a), Seen::Sparse(b)) => Some(compare_sparse(a, b)),
             _ => None,
         }
     }
@@ -128,6 +131,7 @@ impl<'a> Seen<'a> {
             Self::List(_) => 4,
             Self::Json(_) => 5,
             Self::Vector(_) => 6,
+            Self::Sparse(_) => 7,
         }
     }
 
@@ -165,6 +169,12 @@ fn compare_vectors(a: &Vector, b: &Vector) -> Ordering {
         (Vector::Bits(a), Vector::Bits(b)) => a.cmp(b),
         _ => vector_rank(a).cmp(&vector_rank(b)),
     }
+}
+
+fn compare_sparse(a: &SparseVector, b: &SparseVector) -> Ordering {
+    compare_each(a.elements(), b.elements(), |a, b| {
+        a.0.cmp(&b.0).then_with(|| a.1.total_cmp(&b.1))
+    })
 }
 
 fn vector_rank(v: &Vector) -> u8 {
@@ -235,11 +245,13 @@ impl OrderBy {
                 key: OrderKey::Field(name.clone()),
                 descending,
             }),
-            FieldType::Vector(_) | FieldType::List(_) | FieldType::Json => Err(Problem::new(
-                Code::TypeMismatch,
-                format!("{} values have no order to sort by", ty.name()),
-            )
-            .field(name.as_str())),
+            FieldType::Vector(_) | FieldType::Sparse | FieldType::List(_) | FieldType::Json => {
+                Err(Problem::new(
+                    Code::TypeMismatch,
+                    format!("{} values have no order to sort by", ty.name()),
+                )
+                .field(name.as_str()))
+            }
         }
     }
 

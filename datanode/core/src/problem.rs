@@ -92,7 +92,7 @@ impl Problem {
         match nearest(typed, known.iter().copied()) {
             Some(name) => problem.hint(format!("did you mean '{name}'?")),
             None if known.is_empty() => problem.hint("there are no fields yet"),
-            None if known.len() <= 12 => problem.hint(format!("known fields: {}", known.join(", "))),
+            None if known.len() <= 20 => problem.hint(format!("known fields: {}", known.join(", "))),
             None => problem,
         }
     }

@@ -11,7 +11,7 @@ use crate::problem::{Code, Problem};
 use crate::query::Include;
 use crate::schema::{FieldType, Schema};
 use crate::time;
-use crate::value::{Document, Value, Vector};
+use crate::value::{Document, SparseVector, Value, Vector};
 
 /// The part of a document that a request asked for.  Serialises as a flat object.
 pub struct Rendered<'a> {
@@ -66,6 +66,12 @@ impl Serialize for RenderedValue<'_> {
             Value::Json(json) => json.serialize(serializer),
             Value::Vector(Vector::F32(v)) => serializer.collect_seq(v.iter()),
             Value::Vector(Vector::I8(v)) => serializer.collect_seq(v.iter()),
+            Value::Sparse(sparse) => {
+                let mut map = serializer.serialize_map(Some(2))?;
+                map.serialize_entry("indices", &Elements(sparse, |(index, _)| *index))?;
+                map.serialize_entry("values", &Elements(sparse, |(_, value)| *value))?;
+                map.end()
+            }
             Value::Vector(Vector::Bits(bytes)) => {
                 let dim = match self.ty {
                     Some(FieldType::Vector(v)) => v.dim as usize,
@@ -77,6 +83,15 @@ impl Serialize for RenderedValue<'_> {
                 serializer.collect_seq(bits.take(dim))
             }
         }
+    }
+}
+
+/// One side of a sparse vector as a list.
+struct Elements<'a, T>(&'a SparseVector, fn(&(u32, f32)) -> T);
+
+impl<T: Serialize> Serialize for Elements<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.elements().iter().map(self.1))
     }
 }
 

@@ -56,7 +56,11 @@ pub enum Scalar {
 #[serde(rename_all = "snake_case")]
 pub enum FieldType {
     Vector(VectorType),
-    Text { language: String },
+    #[serde(rename = "sparse_vector")]
+    Sparse,
+    Text {
+        language: String,
+    },
     Scalar(Scalar),
     List(Scalar),
     Json,
@@ -67,6 +71,7 @@ impl FieldType {
     pub fn name(&self) -> String {
         match self {
             Self::Vector(v) => format!("vector({})", v.dim),
+            Self::Sparse => "sparse_vector".into(),
             Self::Text { .. } => "text".into(),
             Self::Scalar(s) => s.name().into(),
             Self::List(s) => format!("[{}]", s.name()),
@@ -140,6 +145,21 @@ impl Schema {
             FieldType::Vector(v) => Some((name, v)),
             _ => None,
         })
+    }
+
+    pub fn sparse_vectors(&self) -> impl Iterator<Item = &FieldName> {
+        self.names(|ty| *ty == FieldType::Sparse)
+    }
+
+    pub fn texts(&self) -> impl Iterator<Item = &FieldName> {
+        self.names(|ty| matches!(ty, FieldType::Text { .. }))
+    }
+
+    fn names(&self, wanted: impl Fn(&FieldType) -> bool) -> impl Iterator<Item = &FieldName> {
+        self.fields
+            .iter()
+            .filter(move |(_, field)| wanted(&field.ty))
+            .map(|(name, _)| name)
     }
 
     /// True when a definition asks for exactly the fields that were declared.  Inferred

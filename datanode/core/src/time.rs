@@ -39,6 +39,22 @@ pub fn format(ms: i64) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// A length of time in milliseconds: `7d`, `12h`, `30m`, `1.5s`, `500ms`.
+pub fn parse_span(text: &str) -> Option<f64> {
+    let at = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at(at);
+    let ms = match unit {
+        "ms" => 1.0,
+        "s" => 1e3,
+        "m" => 60e3,
+        "h" => 3_600e3,
+        "d" => 86_400e3,
+        _ => return None,
+    };
+    let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    number.parse::<f64>().ok().filter(|_| plain).map(|n| n * ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +64,22 @@ mod tests {
     fn offsets_are_folded_into_utc() {
         let ms = parse("2026-01-31T12:00:00.5+02:00").expect("valid");
         assert_eq!(format(ms), "2026-01-31T10:00:00.500Z");
+    }
+
+    #[test]
+    fn a_span_is_a_number_and_a_unit() {
+        for (text, ms) in [
+            ("7d", 604_800_000.0),
+            ("12h", 43_200_000.0),
+            ("30m", 1_800_000.0),
+            ("1.5s", 1_500.0),
+            ("500ms", 500.0),
+        ] {
+            assert_eq!(parse_span(text), Some(ms), "{text}");
+        }
+        for text in ["", "7", "d", "-1d", "7w", "7 d", "1e3s", "infs", "7dd", "ds"] {
+            assert_eq!(parse_span(text), None, "{text}");
+        }
     }
 
     #[test]

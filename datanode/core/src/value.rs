@@ -18,6 +18,7 @@ pub enum Value {
     List(Vec<Value>),
     Json(Arc<serde_json::Value>),
     Vector(Vector),
+    Sparse(SparseVector),
 }
 
 /// A vector in the element type it is stored with; always finite.
@@ -28,6 +29,70 @@ pub enum Vector {
     I8(Arc<[i8]>),
     /// One bit per dimension, most significant first within a byte; tail bits are zero.
     Bits(Arc<[u8]>),
+}
+
+/// A vector of which only the elements that are not zero are kept.  Indices ascend, none
+/// comes twice, every value is finite and not zero.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SparseVector(Arc<[(u32, f32)]>);
+
+impl SparseVector {
+    /// Sorts, and drops zeros.  An error names an index that comes twice, or one whose
+    /// value is not finite.
+    pub fn new(mut elements: Vec<(u32, f32)>) -> Result<Self, SparseError> {
+        if let Some((index, _)) = elements.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(SparseError::NotFinite(*index));
+        }
+        elements.sort_unstable_by_key(|(index, _)| *index);
+        if let Some(pair) = elements.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(SparseError::Twice(pair[0].0));
+        }
+        elements.retain(|(_, value)| *value != 0.0);
+        Ok(Self(elements.into()))
+    }
+
+    pub fn elements(&self) -> &[(u32, f32)] {
+        &self.0
+    }
+
+    /// As it is stored: pairs of little-endian u32 and f32.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let pairs = self.0.iter();
+        let bytes = pairs.flat_map(|(index, value)| [index.to_le_bytes(), value.to_le_bytes()]);
+        bytes.flatten().collect()
+    }
+
+    /// The pairs that `to_bytes` wrote, not yet checked; `None` when the length is wrong.
+    pub fn pairs_of(bytes: &[u8]) -> Option<Vec<(u32, f32)>> {
+        let (pairs, rest) = bytes.as_chunks::<8>();
+        let pair = |[a, b, c, d, e, f, g, h]: &[u8; 8]| {
+            (
+                u32::from_le_bytes([*a, *b, *c, *d]),
+                f32::from_le_bytes([*e, *f, *g, *h]),
+            )
+        };
+        rest.is_empty().then(|| pairs.iter().map(pair).collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn heap_size(&self) -> usize {
+        size_of_val(&self.0[..])
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SparseError {
+    #[error("the index {0} is there twice")]
+    Twice(u32),
+    #[error("the value of index {0} is NaN, infinite or beyond f32")]
+    NotFinite(u32),
 }
 
 /// The fields of one document, sorted by name, without its id.
@@ -91,6 +156,7 @@ impl Value {
             Self::List(items) => items.iter().map(|v| 32 + v.heap_size()).sum(),
             Self::Json(json) => json_size(json),
             Self::Vector(v) => v.heap_size() + 16,
+            Self::Sparse(v) => v.heap_size() + 16,
         }
     }
 }

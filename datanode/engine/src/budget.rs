@@ -1,6 +1,6 @@
 //! Process-wide budgets.  Memtables: bytes of acknowledged rows that are not in the base
 //! yet; a write waits for room, and gives up with `Busy` (429) when none comes.
-//! Segment parts: codes and columns that can be loaded again; the oldest go first.
+//! Segment parts: codes, columns and inverted lists that can be loaded again; the oldest go first.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,6 +79,7 @@ pub enum PartKind {
     Codes,
     Lists,
     Column,
+    Sparse,
 }
 
 #[derive(Debug)]
@@ -135,6 +136,7 @@ impl SegmentParts {
                     PartKind::Codes => drop(segment.detach_codes(oldest.field.as_str())),
                     PartKind::Lists => drop(segment.detach_lists(oldest.field.as_str())),
                     PartKind::Column => drop(segment.detach_column(oldest.field.as_str())),
+                    PartKind::Sparse => drop(segment.detach_sparse(oldest.field.as_str())),
                 }
             }
         }

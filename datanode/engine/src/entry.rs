@@ -69,7 +69,8 @@ mod tests {
     use rhumb_core::schema::Field;
     use rhumb_core::write::Counts;
     use rhumb_core::{
-        Document, Element, FieldName, FieldType, Metric, Scalar, Seq, Value, Vector, VectorIndex, VectorType,
+        Document, Element, FieldName, FieldType, Metric, Scalar, Seq, SparseVector, Value, Vector,
+        VectorIndex, VectorType,
     };
 
     use super::*;
@@ -148,6 +149,16 @@ mod tests {
                 name("m_bits"),
                 vector(10, Element::Binary),
                 Value::Vector(Vector::Bits([0xA5, 0x40].into())),
+            ),
+            (
+                name("n_sparse"),
+                FieldType::Sparse,
+                Value::Sparse(SparseVector::new(vec![(u32::MAX, -1.5), (0, 0.1)]).expect("two indices")),
+            ),
+            (
+                name("o_empty"),
+                FieldType::Sparse,
+                Value::Sparse(SparseVector::default()),
             ),
         ]
     }

@@ -5,8 +5,13 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use rhumb_core::query::Include;
-use rhumb_core::{DocId, Document, FieldName, FieldType, Filter, Position, Schema, Value, Vector, VectorType};
-use rhumb_view::{Codes, CodesBuilder, Column, ColumnBuilder, RowMask, RowRef, Segment, Snapshot, ViewError};
+use rhumb_core::{
+    DocId, Document, FieldName, FieldType, Filter, Position, Schema, Value, Vector, VectorType,
+};
+use rhumb_view::{
+    Codes, CodesBuilder, Column, ColumnBuilder, RowMask, RowRef, Segment, Snapshot, SparseIndex,
+    SparseIndexBuilder, ViewError,
+};
 use tokio::sync::mpsc;
 
 use crate::base::{self, Base};
@@ -97,6 +102,10 @@ impl Pinned {
 
     /// The rows that match, loading the columns that decide it.
     pub async fn mask(&self, filter: &Filter) -> Result<RowMask, EngineError> {
+        // Asked before: a microsecond.
+        if let Some(known) = self.snapshot.known_filter(filter) {
+            return Ok(known);
+        }
         let fields: Vec<FieldName> = filter.fields().into_iter().cloned().collect();
         // Held until the answer: under memory pressure one load may evict another.
         let _held = self.load_columns(&fields).await?;
@@ -122,7 +131,7 @@ impl Pinned {
     }
 
     /// A field of a row whose column is loaded.
-    pub fn value(&self, row: RowRef, field: &FieldName) -> Option<rhumb_core::Value> {
+    pub fn value(&self, row: RowRef, field: &FieldName) -> Option<Value> {
         if row.segment.is_fresh() {
             return self.snapshot.fresh_document(row)?.get(field.as_str()).cloned();
         }
@@ -138,31 +147,12 @@ impl Pinned {
         segment: &Arc<Segment>,
         field: &FieldName,
     ) -> Result<Arc<Column>, EngineError> {
-        let ty = self.field_type(field)?;
-        let mut builder = ColumnBuilder::new(&ty);
-        let mut next = 0;
-        self.base()?
-            .scan(
-                segment.fragment(),
-                &[rows::column_name(field)],
-                |offsets, batch| {
-                    let Some(column) = batch.column_by_name(&rows::column_name(field)) else {
-                        return Ok(());
-                    };
-                    for (offset, value) in offsets.iter().zip(rows::decode_column(column, &ty)?) {
-                        (next..*offset)
-                            .try_for_each(|_| builder.push_missing())
-                            .map_err(bug)?;
-                        builder.push(value.as_ref()).map_err(bug)?;
-                        next = offset + 1;
-                    }
-                    Ok(())
-                },
-            )
-            .await?;
-        (next..segment.len())
-            .try_for_each(|_| builder.push_missing())
-            .map_err(bug)?;
+        let mut builder = ColumnBuilder::new(&self.field_type(field)?);
+        self.each_value(segment, field, |value| match value {
+            Some(value) => builder.push(Some(value)),
+            None => builder.push_missing(),
+        })
+        .await?;
         let column = Arc::new(builder.finish());
         let bytes = column.heap_size();
         segment
@@ -170,6 +160,51 @@ impl Pinned {
             .map_err(bug)?;
         self.env.parts.loaded(segment, field, PartKind::Column, bytes);
         Ok(column)
+    }
+
+    /// The inverted lists that a sparse search of `field` needs, loaded where they are
+    /// missing; to be held like columns.
+    pub async fn load_sparse(&self, field: &FieldName) -> Result<Vec<Arc<SparseIndex>>, EngineError> {
+        let mut held = self.snapshot.hold_sparse(field.as_str());
+        for segment in self.snapshot.missing_sparse(field.as_str()) {
+            let mut builder = SparseIndexBuilder::new();
+            self.each_value(&segment, field, |value| match value {
+                Some(Value::Sparse(vector)) => builder.push(Some(vector)),
+                _ => builder.push_missing(),
+            })
+            .await?;
+            let index = Arc::new(builder.finish());
+            let bytes = index.heap_size();
+            segment.attach_sparse(field.clone(), index.clone()).map_err(bug)?;
+            self.env.parts.loaded(&segment, field, PartKind::Sparse, bytes);
+            held.push(index);
+        }
+        Ok(held)
+    }
+
+    /// A field of every row of a segment in order, dead rows as missing.
+    async fn each_value(
+        &self,
+        segment: &Segment,
+        field: &FieldName,
+        mut each: impl FnMut(Option<&Value>) -> Result<(), ViewError>,
+    ) -> Result<(), EngineError> {
+        let (ty, name) = (self.field_type(field)?, rows::column_name(field));
+        let mut next = 0;
+        self.base()?
+            .scan(segment.fragment(), &[name.clone()], |offsets, batch| {
+                let Some(column) = batch.column_by_name(&name) else {
+                    return Ok(());
+                };
+                for (offset, value) in offsets.iter().zip(rows::decode_column(column, &ty)?) {
+                    (next..*offset).try_for_each(|_| each(None)).map_err(bug)?;
+                    each(value.as_ref()).map_err(bug)?;
+                    next = offset + 1;
+                }
+                Ok(())
+            })
+            .await?;
+        (next..segment.len()).try_for_each(|_| each(None)).map_err(bug)
     }
 
     /// The codes that a search of `field` needs, loaded where they are missing; to be held

@@ -10,7 +10,7 @@ use fixture::{Store, doc, field, schema};
 use rhumb_core::aggregate::Plan;
 use rhumb_core::json::Json;
 use rhumb_core::order::{OrderBy, OrderKey};
-use rhumb_core::query::{Accuracy, Consistency, Include, Query, VectorLeg};
+use rhumb_core::query::{Accuracy, Consistency, Include, Leg, Query, VectorLeg};
 use rhumb_core::write::{Condition, Patch, Write};
 use rhumb_core::{DocId, Document, Filter, Limits, Seq, Value, Vector};
 use rhumb_engine::{Collection, Database, EngineError, PageStart, Scan};
@@ -325,16 +325,18 @@ impl History {
             expected.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
             expected.truncate(k);
             let query = Query {
-                vector: Some(VectorLeg {
+                legs: vec![Leg::Vector(VectorLeg {
                     field: field("embedding"),
                     value: Vector::F32(query.into()),
-                }),
+                })],
                 k,
                 filter,
                 include: Include::Fields(vec![field("lex")]),
                 accuracy: Accuracy::Exact,
+                ..Query::default()
             };
             let (hits, _) = reading.query(&query, None).await.expect("hits");
+            let hits = hits.into_flat();
             assert_eq!(hits.len(), expected.len());
             for (hit, (score, id)) in hits.iter().zip(&expected) {
                 assert!(

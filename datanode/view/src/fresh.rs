@@ -20,6 +20,7 @@ use crate::keys::{KeyRef, sort_by_key};
 use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
 use crate::stretches::{Stretched, Stretches};
+use crate::sparse::{SparseIndex, SparseIndexBuilder};
 
 /// One write of one document.
 #[derive(Clone, Debug)]
@@ -58,6 +59,8 @@ pub(crate) struct Chunk {
     slots: Box<[OnceLock<FreshRow>]>,
     /// Made by the first search after the chunk was full.
     codes: RwLock<BTreeMap<FieldName, Arc<Codes>>>,
+    /// Likewise.
+    sparse: RwLock<BTreeMap<FieldName, Arc<SparseIndex>>>,
 }
 
 impl Chunk {
@@ -65,6 +68,7 @@ impl Chunk {
         Self {
             slots: (0..slots).map(|_| OnceLock::new()).collect(),
             codes: RwLock::default(),
+            sparse: RwLock::default(),
         }
     }
 
@@ -86,6 +90,27 @@ impl Chunk {
         let codes = Arc::new(builder.finish());
         self.codes.write().insert(field.clone(), codes.clone());
         Ok(codes)
+    }
+}
+
+impl Chunk {
+    /// The inverted lists of a full chunk; `None` if it cannot have any.
+    fn sparse(&self, field: &FieldName) -> Option<Arc<SparseIndex>> {
+        if let Some(index) = self.sparse.read().get(field) {
+            return Some(index.clone());
+        }
+        let mut builder = SparseIndexBuilder::new();
+        for slot in &self.slots {
+            let document = slot.get().and_then(|row| row.document.as_ref());
+            let vector = match document.and_then(|document| document.get(field.as_str())) {
+                Some(Value::Sparse(vector)) => Some(vector),
+                _ => None,
+            };
+            builder.push(vector).ok()?;
+        }
+        let index = Arc::new(builder.finish());
+        self.sparse.write().insert(field.clone(), index.clone());
+        Some(index)
     }
 }
 
@@ -167,6 +192,22 @@ impl FreshRows {
         self.lists.clear(field.as_str());
     }
 
+    /// As `parts`, with inverted lists instead of codes.
+    pub(crate) fn sparse_parts(
+        &self,
+        field: &FieldName,
+    ) -> impl Iterator<Item = (Range<u32>, Option<Arc<SparseIndex>>)> {
+        let mut first = 0;
+        self.chunks.iter().map_while(move |chunk| {
+            let (start, end) = (first, first + chunk.slots.len() as u32);
+            first = end;
+            (start < self.len).then(|| match end <= self.len {
+                true => (start..end, chunk.sparse(field)),
+                false => (start..self.len, None),
+            })
+        })
+    }
+
     /// Of codes and lists.
     pub(crate) fn codes_size(&self) -> usize {
         let of = |chunk: &Arc<Chunk>| {
@@ -176,6 +217,12 @@ impl FreshRows {
                 .values()
                 .map(|codes| codes.heap_size())
                 .sum::<usize>()
+                + chunk
+                    .sparse
+                    .read()
+                    .values()
+                    .map(|index| index.heap_size())
+                    .sum::<usize>()
         };
         self.chunks.iter().map(of).sum::<usize>() + self.lists.heap_size() + self.masks.heap_size()
     }

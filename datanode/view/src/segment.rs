@@ -16,6 +16,7 @@ use crate::error::ViewError;
 use crate::keys::Keys;
 use crate::masks::Masks;
 use crate::size::SegmentSize;
+use crate::sparse::SparseIndex;
 
 #[derive(Debug)]
 pub struct Segment {
@@ -27,6 +28,7 @@ pub struct Segment {
     lists: Parts<Lists>,
     columns: Parts<Column>,
     masks: Masks,
+    sparse: Parts<SparseIndex>,
 }
 
 /// What has been loaded, by field.
@@ -53,6 +55,7 @@ impl Segment {
             lists: Parts::new(),
             columns: Parts::new(),
             masks: Masks::default(),
+            sparse: Parts::new(),
         })
     }
 
@@ -96,6 +99,11 @@ impl Segment {
         self.columns.get(field)
     }
 
+    /// The inverted lists of a field of sparse vectors.
+    pub fn sparse(&self, field: &str) -> Option<Arc<SparseIndex>> {
+        self.sparse.get(field)
+    }
+
     /// Replaces what was attached under that name.
     pub fn attach_codes(&self, field: FieldName, codes: Arc<Codes>) -> Result<(), ViewError> {
         check_rows("codes", self.seqs.len(), codes.rows() as usize)?;
@@ -119,6 +127,13 @@ impl Segment {
         Ok(())
     }
 
+    /// Replaces what was attached under that name.
+    pub fn attach_sparse(&self, field: FieldName, index: Arc<SparseIndex>) -> Result<(), ViewError> {
+        check_rows("sparse index", self.seqs.len(), index.rows() as usize)?;
+        self.sparse.attach(field, index);
+        Ok(())
+    }
+
     /// The memory goes when the last holder lets go of it; until then `codes` still finds
     /// it.  So a query that holds what it needs is never starved by a tight budget.
     pub fn detach_codes(&self, field: &str) -> Option<Arc<Codes>> {
@@ -135,6 +150,11 @@ impl Segment {
         self.columns.detach(field)
     }
 
+    /// As `detach_codes`.
+    pub fn detach_sparse(&self, field: &str) -> Option<Arc<SparseIndex>> {
+        self.sparse.detach(field)
+    }
+
     pub fn size(&self) -> SegmentSize {
         let order = self.order.get().and_then(Option::as_ref);
         SegmentSize {
@@ -145,6 +165,7 @@ impl Segment {
             lists: self.lists.sum(Lists::heap_size),
             columns: self.columns.sum(Column::heap_size),
             masks: self.masks.heap_size(),
+            sparse: self.sparse.sum(SparseIndex::heap_size),
         }
     }
 

@@ -12,11 +12,20 @@ pub struct SegmentSize {
     pub columns: usize,
     /// Filters compiled for it; bounded.
     pub masks: usize,
+    /// Inverted lists of sparse vectors.
+    pub sparse: usize,
 }
 
 impl SegmentSize {
     pub fn total(&self) -> usize {
-        self.keys + self.seqs + self.order + self.codes + self.lists + self.columns + self.masks
+        self.keys
+            + self.seqs
+            + self.order
+            + self.codes
+            + self.lists
+            + self.columns
+            + self.sparse
+            + self.masks
     }
 }
 
@@ -44,5 +53,6 @@ impl HeapSize {
         self.segments.lists += size.lists;
         self.segments.columns += size.columns;
         self.segments.masks += size.masks;
+        self.segments.sparse += size.sparse;
     }
 }

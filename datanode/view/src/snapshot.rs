@@ -14,6 +14,7 @@ use crate::filter::RowMask;
 use crate::fresh::{FreshRow, FreshRows};
 use crate::rows::{RowRef, SegmentId};
 use crate::segment::Segment;
+use crate::sparse::SparseIndex;
 
 #[derive(Debug)]
 pub struct Snapshot {
@@ -148,6 +149,15 @@ impl Snapshot {
         lacking.map(|sealed| sealed.segment.clone()).collect()
     }
 
+    /// Segments whose inverted lists of `field` a sparse search would need and that do not
+    /// have them.
+    pub fn missing_sparse(&self, field: &str) -> Vec<Arc<Segment>> {
+        let lacking = self
+            .populated()
+            .filter(|sealed| sealed.segment.sparse(field).is_none());
+        lacking.map(|sealed| sealed.segment.clone()).collect()
+    }
+
     /// What `sort_by` and `aggregate` over these fields would need and do not have.
     pub fn missing_fields(&self, fields: &[FieldName]) -> Vec<(Arc<Segment>, FieldName)> {
         let mut missing = Vec::new();
@@ -191,6 +201,13 @@ impl Snapshot {
     pub fn hold_lists(&self, field: &str) -> Vec<Arc<Lists>> {
         self.populated()
             .filter_map(|sealed| sealed.segment.lists(field))
+            .collect()
+    }
+
+    /// As `hold_codes`, for inverted lists.
+    pub fn hold_sparse(&self, field: &str) -> Vec<Arc<SparseIndex>> {
+        self.populated()
+            .filter_map(|sealed| sealed.segment.sparse(field))
             .collect()
     }
 

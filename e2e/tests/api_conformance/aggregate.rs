@@ -263,10 +263,32 @@ async fn recall_is_measured(t: &Suite) {
                     .is_some_and(|r| (0.9..=1.0).contains(&r))
             });
     }
+    t.case("it says with what it asked, and how much a filter lets through")
+        .post(&recall("r"), json!({"filter": {"g": 2}}))
+        .await
+        .at("/from", "stored")
+        .near("/selectivity", 0.2)
+        .at("/class", "10_to_50_percent");
+    let shown = t
+        .case("the last figures")
+        .get("/metrics")
+        .await
+        .status(200)
+        .bytes();
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    for filter in ["none", "10_to_50_percent"] {
+        let sample = format!("rhumb_recall{{collection=\"r\",filter=\"{filter}\"}} ");
+        t.check("a figure is in the metrics", shown.contains(&sample), || {
+            sample.clone()
+        });
+    }
     t.case("by default")
         .post(&recall("r"), json!({}))
         .await
         .status(200)
+        .at("/from", "stored")
+        .lacks("/selectivity")
+        .lacks("/class")
         .has("/recall")
         .has("/queries");
     for body in [

@@ -13,7 +13,7 @@ use crate::{collection, documents};
 async fn exports_can_be_read_and_imported_again() {
     let t = Suite::start("exchange").await;
     let definition = json!({"fields": {"v": {"type": "vector", "dim": 3}, "n": "int", "f": "float", "b": "bool", "s": "string", "g": {"type": "text"},
-        "at": "timestamp", "tags": ["string"], "nums": ["int"], "j": "json"}, "partitions": 2});
+        "at": "timestamp", "tags": ["string"], "nums": ["int"], "j": "json", "sp": "sparse_vector"}, "partitions": 2});
     t.create("source", definition.clone()).await;
     fill(&t).await;
     let all = t.client().scan("source", "limit=1000").await.expect("a scan");
@@ -65,10 +65,11 @@ async fn fill(t: &Suite) {
                 ("nums", json!([n, -n])),
                 ("j", json!({"deep": {"n": n}, "list": [1, null, "x"]})),
                 ("inferred", json!(n)),
+                ("sp", json!({"indices": [n, 1_000 + n], "values": [0.1, -1.5]})),
             ];
             for (at, (name, value)) in put.into_iter().enumerate() {
                 // Every attribute is missing somewhere.
-                if n % 11 != at as i64 {
+                if n % 12 != at as i64 {
                     row[name] = value;
                 }
             }

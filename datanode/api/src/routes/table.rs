@@ -256,7 +256,7 @@ pub const ROUTES: &[Route] = &[
         op: Op::Query,
         method: Method::Post,
         path: "/v1/collections/{collection}/query",
-        summary: "The nearest documents to a vector",
+        summary: "The documents that fit best: vectors, text, sparse vectors, or several of them fused",
         params: &[COLLECTION, CONSISTENCY, SESSION],
         request: takes("One query or a batch", &[(JSON, Some(of::<QueryRequest>))]),
         answers: &[json(

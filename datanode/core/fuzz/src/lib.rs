@@ -14,6 +14,7 @@ static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     body_bytes: 64 << 10,
     batch_rows: 16,
     dims: 16,
+    sparse_elements: 8,
     filter_clauses: 32,
     filter_depth: 6,
     id_bytes: 16,
@@ -24,10 +25,10 @@ static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
 
 const FIELDS: &str = r#"{"v": {"type": "vector", "dim": 2}, "h": {"type": "vector", "dim": 2, "element": "f16"},
     "i": {"type": "vector", "dim": 2, "element": "int8"}, "b": {"type": "vector", "dim": 9, "element": "binary"},
-    "text": "text", "pos": "string", "lex": "int", "price": "float", "live": "bool", "at": "timestamp",
+    "terms": "sparse_vector", "text": "text", "pos": "string", "lex": "int", "price": "float", "live": "bool", "at": "timestamp",
     "tags": ["string"], "sizes": ["float"], "extra": "json"}"#;
 
-const ROWS: &str = r#"[{"id": "a", "v": [1, 2], "text": "a small boat", "pos": "n", "lex": 3, "price": 2.5, "live": true,
+const ROWS: &str = r#"[{"id": "a", "v": [1, 2], "terms": {"indices": [7, 1], "values": [0.5, 2]}, "text": "a small boat", "pos": "n", "lex": 3, "price": 2.5, "live": true,
     "at": "2026-01-31T12:00:00Z", "tags": ["a", "b"], "sizes": [1, 2.5], "extra": {"c": ["x", 1, null], "n": 3}},
     {"id": "b"}]"#;
 

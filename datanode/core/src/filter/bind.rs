@@ -119,7 +119,7 @@ impl<'a> Binder<'a> {
         let (field, ty) = self.find(first)?;
         if rest.is_empty() {
             let kind = match ty {
-                FieldType::Vector(_) => Kind::Vector,
+                FieldType::Vector(_) | FieldType::Sparse => Kind::Vector,
                 FieldType::Text { .. } => Kind::Scalar(Scalar::String),
                 FieldType::Scalar(scalar) => Kind::Scalar(*scalar),
                 FieldType::List(scalar) => Kind::List(*scalar),

@@ -86,7 +86,7 @@ impl Typer<'_> {
         }
         if let Some((name, ty)) = self.known_field(key) {
             for at in empties {
-                let empty = super::typed(ty, Json::Array(Vec::new()))
+                let empty = super::typed(ty, Json::Array(Vec::new()), self.limits)
                     .map_err(|problem| in_row(problem.within(key), key, at))?;
                 typed[at] = Some((name.clone(), empty));
             }

@@ -19,6 +19,7 @@
 
 mod cell;
 mod columns;
+mod sparse;
 mod value;
 mod vector;
 
@@ -34,6 +35,7 @@ use crate::value::{Document, Value};
 use crate::write::Patch;
 
 pub use cell::{cell, id_from_text, kind_of_id};
+pub use sparse::{query_sparse, sparse};
 pub use value::typed;
 pub use vector::query_vector;
 
@@ -255,7 +257,7 @@ impl<'a> Typer<'a> {
         if let Some((name, ty)) = self.known_field(key) {
             let value = match json {
                 Json::Null => None,
-                json => Some(typed(ty, json).map_err(|problem| problem.within(key))?),
+                json => Some(typed(ty, json, self.limits).map_err(|problem| problem.within(key))?),
             };
             return Ok(Some((name.clone(), value)));
         }
@@ -268,7 +270,7 @@ impl<'a> Typer<'a> {
             }
             json => {
                 let ty = value::infer(&json).map_err(|problem| problem.within(key))?;
-                let value = typed(&ty, json).map_err(|problem| problem.within(key))?;
+                let value = typed(&ty, json, self.limits).map_err(|problem| problem.within(key))?;
                 self.add(name.clone(), ty)?;
                 Ok(Some((name, Some(value))))
             }
@@ -300,7 +302,7 @@ impl<'a> Typer<'a> {
     ) -> Result<(), Problem> {
         for (row, name) in empties {
             if let Some((_, ty)) = self.known_field(name.as_str()) {
-                let empty = typed(ty, Json::Array(Vec::new()))
+                let empty = typed(ty, Json::Array(Vec::new()), self.limits)
                     .map_err(|problem| problem.within(name.as_str()).within(&format!("upsert[{row}]")))?;
                 documents[row].1.set(name, empty);
             }

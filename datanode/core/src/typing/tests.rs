@@ -751,7 +751,7 @@ fn cells_of_csv_follow_the_type_of_their_field() {
     }
     let broken = read("abc", Some(FieldType::Scalar(Scalar::Int)));
     assert_eq!(
-        typed(&FieldType::Scalar(Scalar::Int), broken)
+        typed(&FieldType::Scalar(Scalar::Int), broken, &Limits::default())
             .expect_err("no int")
             .code,
         Code::TypeMismatch

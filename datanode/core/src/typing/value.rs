@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::sparse::sparse;
 use super::vector;
 use crate::json::Json;
+use crate::limits::Limits;
 use crate::problem::{Code, Problem, shorten};
 use crate::schema::{FieldType, Scalar};
 use crate::time;
@@ -14,9 +16,10 @@ const JSON_DEPTH: usize = 64;
 
 /// The value of a field; null is the caller's matter.  A problem's `field` is the place
 /// inside the value, if any.
-pub fn typed(ty: &FieldType, json: Json) -> Result<Value, Problem> {
+pub fn typed(ty: &FieldType, json: Json, limits: &Limits) -> Result<Value, Problem> {
     match ty {
         FieldType::Vector(v) => vector::stored(v, json).map(Value::Vector),
+        FieldType::Sparse => sparse(json, limits).map(Value::Sparse),
         FieldType::Text { .. } => scalar(Scalar::String, json),
         FieldType::Scalar(s) => scalar(*s, json),
         FieldType::List(s) => list(*s, json),

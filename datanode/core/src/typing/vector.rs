@@ -16,7 +16,7 @@ use crate::schema::{Element, VectorType};
 use crate::value::Vector;
 
 /// The standard alphabet; padding may be left out.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

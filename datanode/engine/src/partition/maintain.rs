@@ -13,7 +13,9 @@ use std::time::Duration;
 use rhumb_core::{Seq, Slot};
 use rhumb_store::log::Claim;
 use rhumb_store::state::IdemFile;
-use rhumb_view::{Codes, CodesBuilder, Frozen, Keys, Lists, RowRef, Segment, SegmentId, Swap};
+use rhumb_view::{
+    Codes, CodesBuilder, Frozen, Keys, Lists, RowRef, Segment, SegmentId, SparseIndexBuilder, Swap,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -293,6 +295,20 @@ impl Maintenance {
                 .attach_codes(field.clone(), Arc::new(codes.finish()))
                 .map_err(bug)?;
         }
+        for field in self.shared.schema.schema().sparse_vectors() {
+            let mut index = SparseIndexBuilder::new();
+            for row in frozen.live_rows() {
+                let value = row.document.as_ref().and_then(|d| d.get(field.as_str()));
+                let vector = match value {
+                    Some(rhumb_core::Value::Sparse(v)) => Some(v),
+                    _ => None,
+                };
+                index.push(vector).map_err(bug)?;
+            }
+            segment
+                .attach_sparse(field.clone(), Arc::new(index.finish()))
+                .map_err(bug)?;
+        }
         Ok(segment)
     }
 
@@ -322,6 +338,11 @@ impl Maintenance {
 
     fn note_parts(&self, segment: &Arc<Segment>) {
         let parts = &self.shared.env.parts;
+        for field in self.shared.schema.schema().sparse_vectors() {
+            if let Some(index) = segment.sparse(field.as_str()) {
+                parts.loaded(segment, field, PartKind::Sparse, index.heap_size());
+            }
+        }
         for (field, _) in self.shared.schema.schema().vectors() {
             if let Some(codes) = segment.codes(field.as_str()) {
                 parts.loaded(segment, field, PartKind::Codes, codes.heap_size());

@@ -1,38 +1,64 @@
-//! Documents of rows and of ids.
+//! Documents of hits, of rows and of ids.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use rhumb_core::query::{Hit, Include, Stored};
-use rhumb_core::{DocId, Document};
+use rhumb_core::query::{Group, Hit, Hits, Include, Query, Stored};
+use rhumb_core::{DocId, Document, Value};
 use rhumb_view::RowRef;
 
 use super::Reading;
-use super::legs::Found;
+use super::legs::{Found, Ranked};
 use crate::error::EngineError;
 
 impl Reading {
-    pub(super) async fn with_documents(
-        &self,
-        found: Vec<Found>,
-        include: &Include,
-    ) -> Result<Vec<Hit>, EngineError> {
-        let hit = |f: Found, document| Hit {
+    /// Hits with what was asked for of their documents.
+    pub(super) async fn hits(&self, ranked: Ranked, query: &Query) -> Result<Hits, EngineError> {
+        let groups = match ranked {
+            Ranked::Flat(found) => return Ok(Hits::Flat(self.with_documents(found, query).await?)),
+            Ranked::Grouped(groups) => groups,
+        };
+        // All documents in one go, whatever their groups.
+        let sizes: Vec<(Value, usize)> = groups
+            .iter()
+            .map(|(value, found)| (value.clone(), found.len()))
+            .collect();
+        let found = groups.into_iter().flat_map(|(_, found)| found).collect();
+        let mut hits = self.with_documents(found, query).await?.into_iter();
+        let group = |(value, size)| Group {
+            value,
+            hits: hits.by_ref().take(size).collect(),
+        };
+        Ok(Hits::Grouped(sizes.into_iter().map(group).collect()))
+    }
+
+    async fn with_documents(&self, found: Vec<Found>, query: &Query) -> Result<Vec<Hit>, EngineError> {
+        let hit = |f: Found| Hit {
             id: f.id,
             score: f.score,
-            document,
+            document: None,
+            highlights: Vec::new(),
         };
-        if *include == Include::Nothing {
-            return Ok(found.into_iter().map(|f| hit(f, None)).collect());
+        let include = query.fetched();
+        if include == Include::Nothing {
+            return Ok(found.into_iter().map(hit).collect());
         }
         let rows: Vec<(usize, RowRef)> = found.iter().map(|f| (f.part, f.row)).collect();
-        let documents = self.documents(&rows, include).await?;
-        Ok(found
-            .into_iter()
-            .zip(documents)
-            .map(|(f, d)| hit(f, Some(d.as_ref().clone())))
-            .collect())
+        let documents = self.documents(&rows, &include).await?;
+        let mut hits = Vec::with_capacity(found.len());
+        for (f, document) in found.into_iter().zip(documents) {
+            let highlights = match &query.highlight {
+                Some(highlight) => self.highlights(highlight, &query.legs, &document)?,
+                None => Vec::new(),
+            };
+            hits.push(Hit {
+                document: (query.include != Include::Nothing).then(|| document.as_ref().clone()),
+                highlights,
+                ..hit(f)
+            });
+        }
+        Ok(hits)
     }
 
     /// Documents of rows of any partition, in the order asked for.

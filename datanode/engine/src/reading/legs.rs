@@ -1,14 +1,21 @@
-//! A query's way from filter to hits.
+//! A query's way from filter to hits: legs at once on one snapshot, under the same masks;
+//! then fused, re-ranked, grouped, and only then the documents.
+
+use std::collections::HashMap;
 
 use futures::future::try_join_all;
-use rhumb_core::query::{Hit, Query, Touched};
-use rhumb_core::{DocId, Filter};
+use rhumb_core::query::{Accuracy, Hits, Leg, LegTouched, Query, Touched, best_first};
+use rhumb_core::{DocId, Filter, Value};
 use rhumb_view::{Bounds, RowMask, RowRef};
 use tokio::time::Instant;
 
 use super::Reading;
 use crate::error::EngineError;
 
+/// A filter's rows of each partition.
+pub(super) type Masks = [Option<RowMask>];
+
+#[derive(Clone)]
 pub(super) struct Found {
     pub(super) part: usize,
     pub(super) row: RowRef,
@@ -16,12 +23,31 @@ pub(super) struct Found {
     pub(super) score: f32,
 }
 
+/// Best first.
+pub(super) enum Ranked {
+    Flat(Vec<Found>),
+    Grouped(Vec<(Value, Vec<Found>)>),
+}
+
+/// What a round over the legs brought, best first.
+struct Round {
+    found: Vec<Found>,
+    /// Deeper legs would find no more.
+    is_all: bool,
+}
+
+/// What one leg brought, best first.
+struct LegFound {
+    found: Vec<Found>,
+    touched: Touched,
+}
+
 impl Reading {
     pub(super) async fn answer(
         &self,
         query: &Query,
         deadline: Option<Instant>,
-    ) -> Result<(Vec<Hit>, Touched), EngineError> {
+    ) -> Result<(Hits, Touched), EngineError> {
         let started = Instant::now();
         let mut touched = Touched::default();
         let masks = self.masks(query.filter.as_ref()).await?;
@@ -34,19 +60,10 @@ impl Reading {
         }
         touched.plan = started.elapsed();
         let searching = Instant::now();
-        let mut best = match &query.vector {
-            Some(leg) => {
-                let effort = (query.k, query.accuracy);
-                self.search(leg, effort, masks, deadline, &mut touched).await?
-            },
-            None => self.first_by_id(query.k, &masks),
-        };
-        // Ties go to the smaller id, across partitions too.
-        best.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
-        best.truncate(query.k);
+        let ranked = self.ranked(query, &masks, deadline, &mut touched).await?;
         touched.search = searching.elapsed();
         let fetching = Instant::now();
-        let hits = self.with_documents(best, &query.include).await?;
+        let hits = self.hits(ranked, query).await?;
         touched.fetch = fetching.elapsed();
         Ok((hits, touched))
     }
@@ -63,7 +80,103 @@ impl Reading {
         .await
     }
 
-    fn first_by_id(&self, k: usize, masks: &[Option<RowMask>]) -> Vec<Found> {
+    async fn ranked(
+        &self,
+        query: &Query,
+        masks: &Masks,
+        deadline: Option<Instant>,
+        touched: &mut Touched,
+    ) -> Result<Ranked, EngineError> {
+        let mut depth = query.depth();
+        let Some(group_by) = &query.group_by else {
+            let mut found = self.round(query, depth, masks, deadline, touched).await?.found;
+            found.truncate(query.k);
+            return Ok(Ranked::Flat(found));
+        };
+        // Groups that the first hits do not fill are looked for deeper, up to a bound.
+        let most = match query.rerank.as_ref().and_then(|rerank| rerank.depth) {
+            Some(_) => depth,
+            None => depth.max(self.most_candidates()),
+        };
+        loop {
+            let round = self.round(query, depth, masks, deadline, touched).await?;
+            let groups = self.grouped(round.found, group_by, query.k).await?;
+            let full = groups.len() == query.k && groups.iter().all(|(_, hits)| hits.len() == group_by.size);
+            if full || round.is_all || depth >= most {
+                return Ok(Ranked::Grouped(groups));
+            }
+            depth = (4 * depth).min(most);
+        }
+    }
+
+    fn most_candidates(&self) -> usize {
+        let first = self.parts.first();
+        first.map_or(0, |part| part.env.settings.limits.candidates)
+    }
+
+    /// All legs, each `depth` deep, as one ranking.
+    async fn round(
+        &self,
+        query: &Query,
+        depth: usize,
+        masks: &Masks,
+        deadline: Option<Instant>,
+        touched: &mut Touched,
+    ) -> Result<Round, EngineError> {
+        if query.legs.is_empty() {
+            let found = self.first_by_id(depth, masks);
+            let is_all = found.len() < depth;
+            return Ok(Round { found, is_all });
+        }
+        let legs = query.legs.iter().map(|leg| self.leg(leg, (depth, query.accuracy), masks, deadline));
+        let mut legs = try_join_all(legs).await?;
+        for (at, leg) in legs.iter_mut().enumerate() {
+            touched.rows_scanned += leg.touched.rows_scanned;
+            touched.rows_rescored += leg.touched.rows_rescored;
+            note(&mut touched.legs, at, std::mem::take(&mut leg.touched.legs));
+        }
+        let is_all = legs.iter().all(|leg| leg.found.len() < depth);
+        let mut found = match <[LegFound; 1]>::try_from(legs) {
+            Ok([only]) => only.found,
+            Err(several) => fused(query, several),
+        };
+        if let Some(rerank) = &query.rerank {
+            found.truncate(rerank.depth.unwrap_or(depth));
+            found = self.reranked(rerank, found).await?;
+        }
+        Ok(Round { found, is_all })
+    }
+
+    async fn leg(
+        &self,
+        leg: &Leg,
+        (depth, accuracy): (usize, Accuracy),
+        masks: &Masks,
+        deadline: Option<Instant>,
+    ) -> Result<LegFound, EngineError> {
+        let begin = Instant::now();
+        let mut touched = Touched::default();
+        let mut found = match leg {
+            Leg::Vector(leg) => {
+                let masks = masks.to_vec();
+                self.search(leg, (depth, accuracy), masks, deadline, &mut touched).await?
+            }
+            Leg::Sparse(leg) => self.sparse(leg, depth, masks, deadline, &mut touched).await?,
+            Leg::Text(leg) => self.text(leg, depth, masks, deadline, &mut touched).await?,
+        };
+        sort(&mut found);
+        found.truncate(depth);
+        touched.legs = vec![LegTouched {
+            leg: leg.name(),
+            fields: leg.fields().into_iter().cloned().collect(),
+            hits: found.len() as u64,
+            rows_scanned: touched.rows_scanned,
+            took: begin.elapsed(),
+        }];
+        Ok(LegFound { found, touched })
+    }
+
+    fn first_by_id(&self, k: usize, masks: &Masks) -> Vec<Found> {
         let mut found = Vec::new();
         for (part, mask) in masks.iter().enumerate() {
             let snapshot = &self.parts[part].snapshot;
@@ -76,6 +189,43 @@ impl Reading {
                 }));
             }
         }
+        sort(&mut found);
+        found.truncate(k);
         found
+    }
+}
+
+/// Ties go to the smaller id, across partitions too.
+pub(super) fn sort(found: &mut [Found]) {
+    found.sort_by(|a, b| best_first((a.score, &a.id), (b.score, &b.id)));
+}
+
+fn fused(query: &Query, legs: Vec<LegFound>) -> Vec<Found> {
+    let lists: Vec<Vec<(DocId, f32)>> = legs
+        .iter()
+        .map(|leg| leg.found.iter().map(|f| (f.id.clone(), f.score)).collect())
+        .collect();
+    let all = legs.into_iter().flat_map(|leg| leg.found);
+    let mut by_id: HashMap<DocId, Found> = all.map(|found| (found.id.clone(), found)).collect();
+    let ranking = query.fuse.fuse(&lists).into_iter();
+    ranking
+        .filter_map(|(id, score)| {
+            let found = by_id.remove(&id)?;
+            Some(Found { score, ..found })
+        })
+        .collect()
+}
+
+/// Adds what a leg did in one more round.
+fn note(legs: &mut Vec<LegTouched>, at: usize, round: Vec<LegTouched>) {
+    for leg in round {
+        match legs.get_mut(at) {
+            Some(known) => {
+                known.hits = leg.hits;
+                known.rows_scanned += leg.rows_scanned;
+                known.took += leg.took;
+            }
+            None => legs.push(leg),
+        }
     }
 }

@@ -2,14 +2,17 @@
 
 mod documents;
 mod legs;
+mod rank;
 mod scan;
+mod sparse;
+mod text;
 mod vector;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_core::aggregate::{Groups, Plan};
-use rhumb_core::query::{Hit, Query, Touched};
+use rhumb_core::query::{Hits, Query, Touched};
 use rhumb_core::{FieldName, Filter, Position, Schema};
 use rhumb_view::RowMask;
 use tokio::time::Instant;
@@ -48,7 +51,7 @@ impl Reading {
         &self,
         query: &Query,
         timeout: Option<Duration>,
-    ) -> Result<(Vec<Hit>, Touched), EngineError> {
+    ) -> Result<(Hits, Touched), EngineError> {
         let deadline = timeout.map(|t| Instant::now() + t);
         let work = self.answer(query, deadline);
         match deadline {

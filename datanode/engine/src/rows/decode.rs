@@ -10,8 +10,8 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 use rhumb_core::{
-    DocId, Document, Element, FieldName, FieldType, Json, Limits, Scalar, Schema, Seq, Value, Vector,
-    VectorType,
+    DocId, Document, Element, FieldName, FieldType, Json, Limits, Scalar, Schema, Seq, SparseVector, Value,
+    Vector, VectorType,
 };
 
 use super::{DELETED, ID, Row, SEQ, column_name, data_type};
@@ -98,6 +98,7 @@ pub fn decode_column<'a>(
         )));
     }
     Ok(match ty {
+        FieldType::Sparse => Box::new(decode_sparse(array)?.into_iter().map(|v| v.map(Value::Sparse))),
         FieldType::Text { .. } => decode_scalars(array, Scalar::String),
         FieldType::Scalar(s) => decode_scalars(array, *s),
         FieldType::Json => Box::new(
@@ -117,6 +118,16 @@ pub fn decode_column<'a>(
         }
         FieldType::Vector(v) => Box::new(decode_vectors(array, v)?.map(|v| v.map(Value::Vector))),
     })
+}
+
+fn decode_sparse(array: &ArrayRef) -> Result<Vec<Option<SparseVector>>, EngineError> {
+    let broken = || corrupt("a sparse vector of other bytes than we write");
+    let vector = |bytes: &[u8]| {
+        let pairs = SparseVector::pairs_of(bytes).ok_or_else(broken)?;
+        SparseVector::new(pairs).map_err(|_| broken())
+    };
+    let each = array.as_binary::<i32>().iter();
+    each.map(|bytes| bytes.map(vector).transpose()).collect()
 }
 
 /// By our own reader, which gives back the very floats that were written; serde_json rounds

@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    ArrayBuilder, BooleanBuilder, FixedSizeListBuilder, Float16Builder, Float32Builder, Float64Builder,
-    Int8Builder, Int64Builder, ListBuilder, StringBuilder, TimestampMillisecondBuilder, UInt8Builder,
+    ArrayBuilder, BinaryBuilder, BooleanBuilder, FixedSizeListBuilder, Float16Builder, Float32Builder,
+    Float64Builder, Int8Builder, Int64Builder, ListBuilder, StringBuilder, TimestampMillisecondBuilder,
+    UInt8Builder,
 };
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{DataType, Field as ArrowField, Schema as ArrowSchema};
@@ -86,6 +87,16 @@ fn encode_column(rows: &[Row], name: &FieldName, ty: &FieldType) -> ArrayRef {
         .map(|r| r.document.as_deref().and_then(|d| d.get(name.as_str())));
     match ty {
         FieldType::Vector(v) => encode_vectors(values, v),
+        FieldType::Sparse => {
+            let mut out = BinaryBuilder::new();
+            for value in values {
+                match value {
+                    Some(Value::Sparse(vector)) => out.append_value(vector.to_bytes()),
+                    _ => out.append_null(),
+                }
+            }
+            Arc::new(out.finish())
+        }
         FieldType::Text { .. } => encode_scalars(values, Scalar::String),
         FieldType::Scalar(s) => encode_scalars(values, *s),
         FieldType::Json => {

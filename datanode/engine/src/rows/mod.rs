@@ -8,6 +8,7 @@
 //! | timestamp | Timestamp(ms, UTC) |
 //! | text, json | Utf8 (json as its text) |
 //! | list of T | List\<T\> |
+//! | sparse_vector | Binary: its elements by index, each u32 and f32, little-endian |
 //! | vector f32, f16, int8, binary | FixedSizeList of Float32, Float16, Int8, UInt8 (packed bits) |
 //!
 //! A column has the name of its field, see [`column_name`] for the few that cannot.
@@ -86,6 +87,7 @@ fn data_type(ty: &FieldType) -> DataType {
             };
             DataType::FixedSizeList(Arc::new(ArrowField::new("item", item, true)), width as i32)
         }
+        FieldType::Sparse => DataType::Binary,
         FieldType::Text { .. } | FieldType::Json => DataType::Utf8,
         FieldType::Scalar(s) => scalar_type(*s),
         FieldType::List(s) => DataType::List(Arc::new(ArrowField::new("item", scalar_type(*s), true))),

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use rhumb_core::aggregate::Plan;
-use rhumb_core::query::Consistency;
+use rhumb_core::query::{Consistency, parse_filter};
 use rhumb_core::{Filter, Json, Limits, Problem, Schema};
 use serde_json::json;
 
@@ -10,7 +10,6 @@ use super::answer::{self, Answer};
 use super::call::{Call, in_time};
 use super::members::Members;
 use super::problem::Refused;
-use super::query::parse_filter;
 
 struct Asked {
     filter: Option<Filter>,

@@ -1,9 +1,11 @@
 //! Counts and times of requests, and the text that Prometheus reads.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rhumb_api::ROUTES;
 
 /// Upper bounds in seconds.
@@ -22,6 +24,53 @@ pub struct Metrics {
     pub in_flight: AtomicU64,
     pub connections: AtomicU64,
     pub body_bytes: AtomicU64,
+    pub recalls: Recalls,
+}
+
+/// Measurements of recall that are shown; the oldest goes first.
+const MOST_RECALLS: usize = 1_024;
+
+/// The last recall measured of a collection, for each class of filters.
+#[derive(Default)]
+pub struct Recalls(Mutex<VecDeque<Recall>>);
+
+struct Recall {
+    collection: String,
+    class: &'static str,
+    value: f64,
+}
+
+impl Recalls {
+    pub fn measured(&self, collection: &str, class: &'static str, value: f64) {
+        let mut recalls = self.0.lock();
+        recalls.retain(|recall| recall.collection != collection || recall.class != class);
+        recalls.push_back(Recall {
+            collection: collection.to_owned(),
+            class,
+            value,
+        });
+        if recalls.len() > MOST_RECALLS {
+            recalls.pop_front();
+        }
+    }
+
+    fn render(&self, out: &mut Text) {
+        out.family(
+            "rhumb_recall",
+            "gauge",
+            "The recall that /recall measured last, by collection and how much the filter lets through",
+        );
+        // A collection's name needs no escaping.
+        for Recall {
+            collection,
+            class,
+            value,
+        } in self.0.lock().iter()
+        {
+            let labels = format!("collection=\"{collection}\",filter=\"{class}\"");
+            out.sample("rhumb_recall", &labels, *value);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -40,6 +89,7 @@ impl Metrics {
             in_flight: 0.into(),
             connections: 0.into(),
             body_bytes: 0.into(),
+            recalls: Recalls::default(),
         }
     }
 
@@ -105,6 +155,7 @@ impl Metrics {
             "",
             self.body_bytes.load(Ordering::Relaxed) as f64,
         );
+        self.recalls.render(out);
     }
 
     fn named(&self) -> impl Iterator<Item = (&'static str, &RouteMetrics)> {
@@ -196,6 +247,27 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn the_last_recall_of_each_kind_is_shown_and_old_ones_are_forgotten() {
+        let recalls = Recalls::default();
+        recalls.measured("a", "none", 0.5);
+        recalls.measured("a", "none", 0.97);
+        recalls.measured("a", "above_50_percent", 1.0);
+        let text = |recalls: &Recalls| {
+            let mut text = Text::default();
+            recalls.render(&mut text);
+            text.into_string()
+        };
+        let shown = text(&recalls);
+        assert!(shown.contains("rhumb_recall{collection=\"a\",filter=\"none\"} 0.97\n"));
+        assert!(shown.contains("filter=\"above_50_percent\"} 1\n") && !shown.contains("0.5"));
+        for n in 0..MOST_RECALLS {
+            recalls.measured(&format!("c{n}"), "none", 1.0);
+        }
+        assert_eq!(text(&recalls).lines().count(), 2 + MOST_RECALLS);
+        assert!(!text(&recalls).contains("\"a\""));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod etag;
 mod export;
 mod forward;
 mod gate;
+mod hits;
 mod import;
 mod listen;
 mod members;

@@ -4,16 +4,20 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use rhumb_core::query::{Accuracy, Consistency, Hit, Include, Query, VectorLeg};
+use rhumb_api::{RecallSource, SelectivityClass};
+use rhumb_core::query::{
+    Accuracy, Consistency, DEFAULT_K, DEFAULT_RECALL, Hit, Leg, Query, VectorLeg, approximate, parse_filter,
+    vector_field,
+};
 use rhumb_core::{Code, FieldName, Filter, Json, Limits, Problem, Schema, Vector};
 use rhumb_engine::{EngineError, Reading};
 use tokio::time::Instant;
 
 use super::answer::{self, Answer};
 use super::call::{Call, in_time};
+use super::hits::ms;
 use super::members::Members;
 use super::problem::Refused;
-use super::query::{DEFAULT_K, DEFAULT_RECALL, approximate, ms, parse_filter, vector_field};
 
 const DEFAULT_QUERIES: usize = 50;
 
@@ -35,6 +39,12 @@ pub async fn recall(call: &mut Call) -> Refused<Answer> {
     let reading = call.read(&collection, asked.consistency).await?;
     let patience = asked.timeout.unwrap_or(call.patience());
     let measured = in_time(patience, measure(&reading, &asked)).await?;
+    let class = measured.class.map_or("none", SelectivityClass::name);
+    let name = &collection.entry().name;
+    call.app
+        .metrics
+        .recalls
+        .measured(name.as_str(), class, measured.recall);
     Ok(answer::json(StatusCode::OK, &measured))
 }
 
@@ -65,14 +75,14 @@ impl Asked {
 
     fn query(&self, value: Vector, accuracy: Accuracy) -> Query {
         Query {
-            vector: Some(VectorLeg {
+            legs: vec![Leg::Vector(VectorLeg {
                 field: self.field.clone(),
                 value,
-            }),
+            })],
             k: self.k,
             filter: self.filter.clone(),
-            include: Include::Nothing,
             accuracy,
+            ..Query::default()
         }
     }
 }
@@ -94,11 +104,18 @@ async fn measure(reading: &Reading, asked: &Asked) -> Result<rhumb_api::RecallAn
             .query(&asked.query(vector.clone(), Accuracy::Exact), None)
             .await?;
         exact_time += begin.elapsed();
-        let share = share(&found, &truth);
+        let share = share(&found.into_flat(), &truth.into_flat());
         sum += share;
         min = min.min(share);
     }
     let count = vectors.len().max(1);
+    let selectivity = match &asked.filter {
+        Some(filter) => {
+            let passing = reading.count(Some(filter)).await? as f64;
+            Some(passing / reading.count(None).await?.max(1) as f64)
+        }
+        None => None,
+    };
     Ok(rhumb_api::RecallAnswer {
         recall: if vectors.is_empty() {
             1.0
@@ -107,6 +124,9 @@ async fn measure(reading: &Reading, asked: &Asked) -> Result<rhumb_api::RecallAn
         },
         queries: vectors.len() as u64,
         k: asked.k as u64,
+        from: RecallSource::Stored,
+        selectivity,
+        class: selectivity.map(SelectivityClass::of),
         min,
         approximate_ms: ms(approximate_time / count as u32),
         exact_ms: ms(exact_time / count as u32),
@@ -156,6 +176,7 @@ mod tests {
             id: id.into(),
             score,
             document: None,
+            highlights: Vec::new(),
         };
         let truth = [hit("a", 0.9), hit("b", 0.5)];
         assert_eq!(share(&[hit("a", 0.9), hit("c", 0.5)], &truth), 1.0);

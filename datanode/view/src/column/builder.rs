@@ -38,7 +38,7 @@ enum Building {
 impl ColumnBuilder {
     pub fn new(ty: &FieldType) -> Self {
         let data = match ty {
-            FieldType::Vector(_) => Building::Nothing,
+            FieldType::Vector(_) | FieldType::Sparse => Building::Nothing,
             FieldType::Text { .. } => Building::Strings(Strings::default()),
             FieldType::Scalar(scalar) => Building::of(*scalar),
             FieldType::List(scalar) => {
@@ -70,7 +70,7 @@ impl ColumnBuilder {
             Some(Value::Time(value)) => self.push_time(*value),
             Some(Value::List(values)) => self.push_list(values.iter()),
             Some(Value::Json(value)) => self.push_json(&value.to_string()),
-            Some(Value::Vector(_)) => self.push_present(),
+            Some(Value::Vector(_) | Value::Sparse(_)) => self.push_present(),
         }
     }
 
