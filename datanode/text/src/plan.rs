@@ -189,8 +189,11 @@ impl<'p> Plan<'p> {
             }
             for entry in entries {
                 let field = self.leaves[entry.leaf].field;
-                let idf = idf(most[field], stats[field].docs);
-                entry.weight = asked.fields[field].boost * entry.closeness * idf * group.times as f32;
+                // A word that nobody has would only take precision from the others.
+                if self.rows_with(entry.leaf) > 0 {
+                    let idf = idf(most[field], stats[field].docs);
+                    entry.weight = asked.fields[field].boost * entry.closeness * idf * group.times as f32;
+                }
             }
         }
         self.groups = groups;

@@ -28,14 +28,14 @@ fn rows(most: usize) -> impl Strategy<Value = Vec<Row>> {
 
 fn query() -> impl Strategy<Value = TextQuery> {
     let words = prop::collection::vec(prop::sample::select(&WORDS[..]), 1..5);
-    let operators = [Operator::Or, Operator::And, Operator::Phrase];
+    let operators = vec![Operator::Or, Operator::And, Operator::Phrase];
     let boosts = prop::sample::select(vec![
         vec![],
         vec![("body", 1.0)],
         vec![("title", 2.5), ("body", 0.5)],
     ]);
     let shape = (
-        prop::sample::select(&operators[..]),
+        prop::sample::select(operators),
         any::<bool>(),
         0u8..3,
         1usize..5,
@@ -112,7 +112,7 @@ impl Layout {
         let sets = matching(parts, query, &fields()).expect("matched");
         let rows = sets.iter().zip(&self.parts).flat_map(|(set, (from, to, _))| {
             (0..to - from)
-                .filter(|at| set[at / 64] >> (at % 64) & 1 == 1)
+                .filter(move |at| set[at / 64] >> (at % 64) & 1 == 1)
                 .map(move |at| from + at)
         });
         rows.collect()

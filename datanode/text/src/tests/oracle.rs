@@ -14,6 +14,29 @@ pub(crate) struct Oracle {
     /// By row, for each field that is asked.
     rows: Vec<Vec<Terms>>,
     asked: Asked,
+    fields: Vec<Stats>,
+}
+
+#[derive(Default)]
+struct Stats {
+    have: f64,
+    average: f64,
+    found: BTreeMap<String, usize>,
+}
+
+impl Stats {
+    fn of(rows: &[Vec<Terms>], field: usize) -> Self {
+        let mut stats = Self::default();
+        for terms in rows.iter().map(|row| &row[field]).filter(|terms| !terms.is_empty()) {
+            stats.have += 1.0;
+            stats.average += terms.len() as f64;
+            for term in terms.iter().map(|(_, term)| term).collect::<BTreeSet<_>>() {
+                *stats.found.entry(term.clone()).or_default() += 1;
+            }
+        }
+        stats.average /= stats.have;
+        stats
+    }
 }
 
 impl Oracle {
@@ -27,13 +50,10 @@ impl Oracle {
             });
             terms
         };
-        let rows = rows
-            .iter()
-            .map(|row| asked.fields.iter().map(|f| terms(row.get(&f.field))).collect());
-        Self {
-            rows: rows.collect(),
-            asked,
-        }
+        let of_row = |row: &Row| asked.fields.iter().map(|f| terms(row.get(&f.field))).collect();
+        let rows: Vec<Vec<Terms>> = rows.iter().map(of_row).collect();
+        let fields = (0..asked.fields.len()).map(|field| Stats::of(&rows, field)).collect();
+        Self { rows, asked, fields }
     }
 
     /// Scores of the rows that match.
@@ -118,38 +138,26 @@ impl Oracle {
     }
 
     fn score(&self, row: usize, field: usize, frequency: usize, idf: f64) -> f64 {
-        let have = self.rows.iter().filter(|row| !row[field].is_empty()).count();
-        let tokens: usize = self.rows.iter().map(|row| row[field].len()).sum();
-        let average = tokens as f64 / have as f64;
         let norm = FieldNormReader::fieldnorm_to_id(self.rows[row][field].len() as u32);
         let length = f64::from(FieldNormReader::id_to_fieldnorm(norm));
         let tf = frequency as f64;
         let boost = f64::from(self.asked.fields[field].boost);
-        boost * idf * 2.2 * tf / (tf + 1.2 * (0.25 + 0.75 * length / average))
+        boost * idf * 2.2 * tf / (tf + 1.2 * (0.25 + 0.75 * length / self.fields[field].average))
     }
 
     fn idf(&self, field: usize, found: usize) -> f64 {
-        let have = self.rows.iter().filter(|row| !row[field].is_empty()).count();
-        (1.0 + (have as f64 - found as f64 + 0.5) / (found as f64 + 0.5)).ln()
+        (1.0 + (self.fields[field].have - found as f64 + 0.5) / (found as f64 + 0.5)).ln()
     }
 
     fn found(&self, field: usize, term: &str) -> usize {
-        self.rows
-            .iter()
-            .filter(|row| row[field].iter().any(|(_, t)| t == term))
-            .count()
+        self.fields[field].found.get(term).copied().unwrap_or(0)
     }
 
     /// Terms of the rows that a word stands for, by field, and how close they are.
     fn variants(&self, wants: &[Want]) -> BTreeMap<(usize, String), f64> {
         let mut variants = BTreeMap::new();
         for want in wants {
-            let terms = self
-                .rows
-                .iter()
-                .flat_map(|row| &row[want.field])
-                .map(|(_, term)| term);
-            for term in terms.collect::<BTreeSet<_>>() {
+            for term in self.fields[want.field].found.keys() {
                 let closeness = match want.how {
                     _ if *term == want.term => 1.0,
                     How::Exact => continue,
