@@ -183,8 +183,8 @@ pub(crate) fn any(lists: Vec<List<'_>>, sink: &mut Sink<'_, '_>) {
         let rest = follow.first().map_or(0, |group| group.rest);
         match kind(lead, base, sink) {
             Kind::Nothing => skip(lead, base),
-            Kind::Rows(words) => {
-                for row in rows_of(&words, base) {
+            Kind::Rows(rows) => {
+                for row in rows {
                     let floor = sink.top.floor();
                     let mut found = None;
                     for group in lead.iter_mut().chain(follow.iter_mut()) {
@@ -242,8 +242,8 @@ pub(crate) fn all(mut groups: Vec<Group<'_>>, sink: &mut Sink<'_, '_>) {
         };
         match kind(lead, base, sink) {
             Kind::Nothing => skip(lead, base),
-            Kind::Rows(words) => {
-                for row in rows_of(&words, base) {
+            Kind::Rows(rows) => {
+                for row in rows {
                     let floor = sink.top.floor();
                     let found = lead[0].seek(row).and_then(|units| complete(row, units, floor));
                     if let Some(units) = found.filter(|&units| units >= floor) {
@@ -275,8 +275,8 @@ fn first_row(lead: &[Group<'_>]) -> Option<u32> {
 /// What to do with a window.
 enum Kind {
     All,
-    /// The filter leaves these few.
-    Rows([u64; WORDS]),
+    /// The filter leaves these few, ascending.
+    Rows(Vec<u32>),
     Nothing,
 }
 
@@ -289,7 +289,7 @@ fn kind(lead: &[Group<'_>], base: u32, sink: &Sink<'_, '_>) -> Kind {
     let poured = lead.iter().map(Group::rows).sum::<u64>() * WINDOW as u64 / u64::from(sink.rows.max(1));
     match allowed {
         0 => Kind::Nothing,
-        few if few * LOOKUP < poured => Kind::Rows(words),
+        few if few * LOOKUP < poured => Kind::Rows(rows_of(&words, base).collect()),
         _ => Kind::All,
     }
 }

@@ -34,12 +34,7 @@ fn query() -> impl Strategy<Value = TextQuery> {
         vec![("body", 1.0)],
         vec![("title", 2.5), ("body", 0.5)],
     ]);
-    let shape = (
-        prop::sample::select(operators),
-        any::<bool>(),
-        0u8..3,
-        1usize..5,
-    );
+    let shape = (prop::sample::select(operators), any::<bool>(), 0u8..3, 1usize..5);
     (words, boosts, shape).prop_map(|(words, boosts, (operator, prefix, fuzzy, cut))| {
         let mut query = words.join(" ");
         if prefix {

@@ -46,10 +46,9 @@ fn no_words_and_only_stop_words_match_nothing() {
 #[test]
 fn no_parts_and_empty_parts_have_no_hits() {
     assert!(search(&[], &TextQuery::new("boat"), 10).is_empty());
-    assert_eq!(
-        both(&[], |parts| ordinals(parts, &TextQuery::new("boat"))),
-        [vec![], vec![]]
-    );
+    for hits in both(&[], |parts| ordinals(parts, &TextQuery::new("boat"))) {
+        assert!(hits.is_empty());
+    }
 }
 
 #[test]

@@ -27,7 +27,11 @@ struct Stats {
 impl Stats {
     fn of(rows: &[Vec<Terms>], field: usize) -> Self {
         let mut stats = Self::default();
-        for terms in rows.iter().map(|row| &row[field]).filter(|terms| !terms.is_empty()) {
+        for terms in rows
+            .iter()
+            .map(|row| &row[field])
+            .filter(|terms| !terms.is_empty())
+        {
             stats.have += 1.0;
             stats.average += terms.len() as f64;
             for term in terms.iter().map(|(_, term)| term).collect::<BTreeSet<_>>() {
@@ -52,7 +56,9 @@ impl Oracle {
         };
         let of_row = |row: &Row| asked.fields.iter().map(|f| terms(row.get(&f.field))).collect();
         let rows: Vec<Vec<Terms>> = rows.iter().map(of_row).collect();
-        let fields = (0..asked.fields.len()).map(|field| Stats::of(&rows, field)).collect();
+        let fields = (0..asked.fields.len())
+            .map(|field| Stats::of(&rows, field))
+            .collect();
         Self { rows, asked, fields }
     }
 
