@@ -9,6 +9,7 @@
 
 mod collections;
 mod documents;
+mod identity;
 mod openapi;
 mod problem;
 mod process;
@@ -22,6 +23,11 @@ pub use collections::{
 pub use documents::{
     Condition, DocumentList, GetDocuments, GotDocuments, ImportDone, ImportFailure, ImportProgress, Include,
     OneDocument, PartialOutcome, PartitionOutcome, Patched, WriteAnswer, WriteRequest,
+};
+pub use identity::{
+    AuditPage, AuditRecord, Claims, CreatedKey, Grant, GrantedOperation, GroupDefinition, GroupInfo, KeyInfo,
+    KeyList, LoginRequest, NewKey, Pace, RefreshRequest, RoleDefinition, RoleInfo, RotateKey, RotatedKey,
+    TokenAnswer, UserDefinition, UserInfo, Whoami,
 };
 pub use openapi::{openapi, properties};
 pub use problem::{CODES, Problem, name, status, title};

@@ -29,6 +29,8 @@ pub struct Asked {
     consistency: Option<Consistency>,
     timeout: Option<Duration>,
     explain: bool,
+    /// Only what is its own is counted for somebody who may not know of every row.
+    is_scoped: bool,
 }
 
 enum Request {
@@ -45,7 +47,10 @@ pub async fn query(call: &mut Call) -> Refused<Answer> {
     let body = call.json_body().await?;
     let begin = Instant::now();
     let schema = collection.schema();
-    let request = Request::parse(body, &schema, &call.app.limits)?;
+    let mut request = Request::parse(body, &schema, &call.app.limits)?;
+    if let Some(scope) = call.scope(&schema) {
+        request.narrow(&scope);
+    }
     call.timing.parse += begin.elapsed();
     let _place = call.app.gate.enter().await?;
     let patience = call.patience();
@@ -177,18 +182,19 @@ impl Answered {
         write_json(out, &ms(self.took));
         if asked.explain {
             out.extend_from_slice(b",\"explain\":");
-            write_json(out, &explain(&self.touched));
+            write_json(out, &explain(&self.touched, asked.is_scoped));
         }
         out.push(b'}');
     }
 }
 
-fn explain(touched: &Touched) -> rhumb_api::Explain {
+fn explain(touched: &Touched, is_scoped: bool) -> rhumb_api::Explain {
+    let of_all = |count| if is_scoped { 0 } else { count };
     rhumb_api::Explain {
-        rows_scanned: touched.rows_scanned,
-        rows_rescored: touched.rows_rescored,
-        segments: touched.segments,
-        fresh_rows: touched.fresh_rows,
+        rows_scanned: of_all(touched.rows_scanned),
+        rows_rescored: of_all(touched.rows_rescored),
+        segments: of_all(touched.segments),
+        fresh_rows: of_all(touched.fresh_rows),
         filter_survivors: touched.filter_survivors,
         plan_ms: ms(touched.plan),
         search_ms: ms(touched.search),
@@ -202,6 +208,13 @@ pub fn ms(took: Duration) -> f64 {
 }
 
 impl Request {
+    fn narrow(&mut self, scope: &Filter) {
+        match self {
+            Self::One(asked) => asked.narrow(scope),
+            Self::Batch { queries, .. } => queries.iter_mut().for_each(|asked| asked.narrow(scope)),
+        }
+    }
+
     fn parse(body: Json, schema: &Schema, limits: &Limits) -> Result<Self, Problem> {
         if body.get("queries").is_none() {
             return Ok(Self::One(Box::new(Asked::parse(body, schema, limits)?)));
@@ -233,6 +246,11 @@ impl Request {
 }
 
 impl Asked {
+    fn narrow(&mut self, scope: &Filter) {
+        self.query.filter = Filter::both(Some(scope.clone()), self.query.filter.take());
+        self.is_scoped = true;
+    }
+
     fn parse(body: Json, schema: &Schema, limits: &Limits) -> Result<Self, Problem> {
         let mut members = Members::of("a query", body)?;
         let vector = members.take("vector");
@@ -263,6 +281,7 @@ impl Asked {
             consistency,
             timeout,
             explain,
+            is_scoped: false,
         })
     }
 }
