@@ -9,6 +9,7 @@
 
 mod collections;
 mod documents;
+mod identity;
 mod legs;
 mod openapi;
 mod problem;
@@ -23,6 +24,11 @@ pub use collections::{
 pub use documents::{
     Condition, DocumentList, GetDocuments, GotDocuments, ImportDone, ImportFailure, ImportProgress, Include,
     OneDocument, PartialOutcome, PartitionOutcome, Patched, WriteAnswer, WriteRequest,
+};
+pub use identity::{
+    AuditPage, AuditRecord, Claims, CreatedKey, Grant, GrantedOperation, GroupDefinition, GroupInfo, KeyInfo,
+    KeyList, LoginRequest, NewKey, Pace, RefreshRequest, RoleDefinition, RoleInfo, RotateKey, RotatedKey,
+    TokenAnswer, UserDefinition, UserInfo, Whoami,
 };
 pub use legs::{
     Combine, Curve, Decay, FieldValue, Fuse, FuseMethod, GroupBy, Highlight, Leg, Marked, ModifiedValue,

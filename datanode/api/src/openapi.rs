@@ -34,7 +34,15 @@ pub fn openapi(version: &str) -> Value {
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": schemas},
+        "security": [{"bearer": []}],
+        "components": {"schemas": schemas, "securitySchemes": {
+            "bearer": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An API key, a session token or a JWT; a client certificate does as well. \
+                    A server that was started with --dev asks for none.",
+            },
+        }},
     })
 }
 
@@ -84,14 +92,33 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     if !params.is_empty() {
         operation["parameters"] = Value::Array(params);
     }
+    if OPEN.contains(&route.path) {
+        operation["security"] = json!([]);
+    }
     if let Some(body) = &route.request {
         operation["requestBody"] = request_body(body, generator);
     }
     operation
 }
 
+const IDENTITIES: [&str; 8] = [
+    "/v1/login",
+    "/v1/token",
+    "/v1/whoami",
+    "/v1/keys",
+    "/v1/users",
+    "/v1/groups",
+    "/v1/roles",
+    "/v1/audit",
+];
+
+/// Whoever asks for one of these needs no credentials: the server's rules say the same.
+const OPEN: [&str; 4] = ["/healthz", "/readyz", "/v1/login", "/v1/token/refresh"];
+
 fn tag(path: &str) -> &'static str {
-    if !path.starts_with("/v1/collections") {
+    if IDENTITIES.iter().any(|prefix| path.starts_with(prefix)) {
+        "identity"
+    } else if !path.starts_with("/v1/collections") {
         "process"
     } else if path.contains("/documents") || path.ends_with("port") {
         "documents"
@@ -122,6 +149,11 @@ fn refusals(route: &Route) -> Vec<(u16, Vec<Code>)> {
             Code::UnsupportedMediaType,
         ]);
     }
+    if !OPEN.contains(&route.path) {
+        codes.extend([Code::Unauthenticated, Code::Forbidden, Code::TooManyRequests]);
+    } else if route.request.is_some() {
+        codes.extend([Code::Unauthenticated, Code::TooManyRequests]);
+    }
     codes.sort_unstable_by_key(|code| (status(*code), name(*code)));
     codes.dedup();
     let mut by_status: Vec<(u16, Vec<Code>)> = Vec::new();
@@ -139,6 +171,11 @@ fn refusal(about: &str, status: u16) -> Value {
         "description": about,
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     });
+    if status == 401 {
+        response["headers"] = json!({
+            "WWW-Authenticate": {"description": "How to prove who you are", "schema": {"type": "string"}},
+        });
+    }
     if matches!(status, 429 | 503) {
         response["headers"] = json!({
             "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}},

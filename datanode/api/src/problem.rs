@@ -31,11 +31,14 @@ pub struct Problem {
 }
 
 /// Every code there is; a test counts them against `name`.
-pub const CODES: [Code; 30] = [
+pub const CODES: [Code; 33] = [
     Code::Malformed,
     Code::BadCursor,
+    Code::Unauthenticated,
+    Code::Forbidden,
     Code::CollectionNotFound,
     Code::DocumentNotFound,
+    Code::IdentityNotFound,
     Code::RouteNotFound,
     Code::MethodNotAllowed,
     Code::RequestTimeout,
@@ -71,7 +74,11 @@ fn names() -> Vec<&'static str> {
 pub fn status(code: Code) -> u16 {
     match code {
         Code::Malformed | Code::BadCursor => 400,
-        Code::CollectionNotFound | Code::DocumentNotFound | Code::RouteNotFound => 404,
+        Code::Unauthenticated => 401,
+        Code::Forbidden => 403,
+        Code::CollectionNotFound | Code::DocumentNotFound | Code::IdentityNotFound | Code::RouteNotFound => {
+            404
+        }
         Code::MethodNotAllowed => 405,
         Code::RequestTimeout => 408,
         Code::CollectionExists => 409,
@@ -103,8 +110,11 @@ pub fn name(code: Code) -> &'static str {
     match code {
         Code::Malformed => "malformed",
         Code::BadCursor => "bad_cursor",
+        Code::Unauthenticated => "unauthenticated",
+        Code::Forbidden => "forbidden",
         Code::CollectionNotFound => "collection_not_found",
         Code::DocumentNotFound => "document_not_found",
+        Code::IdentityNotFound => "identity_not_found",
         Code::RouteNotFound => "not_found",
         Code::MethodNotAllowed => "method_not_allowed",
         Code::RequestTimeout => "request_timeout",
@@ -139,8 +149,11 @@ pub fn title(code: Code) -> &'static str {
     match code {
         Code::Malformed => "The request has not the shape this route takes",
         Code::BadCursor => "The cursor is not one of this server's",
+        Code::Unauthenticated => "This needs valid credentials",
+        Code::Forbidden => "These credentials do not allow this",
         Code::CollectionNotFound => "There is no such collection",
         Code::DocumentNotFound => "There is no such document",
+        Code::IdentityNotFound => "There is no such key, user, group or role",
         Code::RouteNotFound => "There is no such route",
         Code::MethodNotAllowed => "This route does not take this method",
         Code::RequestTimeout => "The request did not arrive in time",

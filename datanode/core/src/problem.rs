@@ -9,9 +9,14 @@ pub enum Code {
     // 400
     Malformed,
     BadCursor,
+    // 401
+    Unauthenticated,
+    // 403
+    Forbidden,
     // 404
     CollectionNotFound,
     DocumentNotFound,
+    IdentityNotFound,
     RouteNotFound,
     // 405
     MethodNotAllowed,

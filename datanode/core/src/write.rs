@@ -20,6 +20,9 @@ pub struct Write {
     /// A document that would be skipped makes the whole write a refusal: the counts come
     /// back, nothing is applied, and the idempotency key is not remembered.
     pub all_or_nothing: bool,
+    /// The rows whoever writes may know of.  A document outside is as if absent, except that
+    /// it cannot be overwritten; one that would be written outside is refused.
+    pub scope: Option<Filter>,
 }
 
 #[derive(Clone, Debug)]

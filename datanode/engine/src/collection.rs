@@ -385,6 +385,7 @@ fn split(write: Write, home: Option<u32>, partitions: u32) -> Vec<(u32, Write)> 
         new_fields: write.new_fields.clone(),
         idempotency: write.idempotency.clone(),
         all_or_nothing: write.all_or_nothing,
+        scope: write.scope.clone(),
         ..Write::default()
     };
     let mut parts = vec![empty; partitions as usize];

@@ -383,13 +383,17 @@ impl Database {
 }
 
 fn not_found(name: &CollectionName) -> EngineError {
-    EngineError::Refused(
-        Problem::new(
-            Code::CollectionNotFound,
-            format!("there is no collection '{name}'"),
-        )
-        .hint(format!("create it with PUT /v1/collections/{name}")),
+    EngineError::Refused(collection_not_found(name.as_str()))
+}
+
+/// Said of a collection that is not there, and of one that whoever asks may not know of.
+pub fn collection_not_found(name: &str) -> Problem {
+    let name = rhumb_core::problem::shorten(name);
+    Problem::new(
+        Code::CollectionNotFound,
+        format!("there is no collection '{name}'"),
     )
+    .hint(format!("create it with PUT /v1/collections/{name}"))
 }
 
 /// Compared on the declared fields alone: inference may have added others since.

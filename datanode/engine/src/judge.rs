@@ -24,6 +24,8 @@ pub struct Old {
 pub struct Judged {
     pub rows: Vec<Row>,
     pub counts: Counts,
+    /// A document that the writer may not write, or not replace.
+    pub outside: Option<DocId>,
 }
 
 impl Judged {
@@ -41,7 +43,7 @@ impl Judged {
 /// The ids whose old document, not only its existence, decides the outcome.
 pub fn needs_document(write: &Write) -> Vec<&DocId> {
     let patched = write.patch.iter().map(|p| &p.id);
-    let conditional = matches!(write.condition, Some(Condition::Filter(_)));
+    let conditional = matches!(write.condition, Some(Condition::Filter(_))) || write.scope.is_some();
     let conditioned = write
         .delete
         .iter()
@@ -100,8 +102,27 @@ impl Bench<'_> {
         }
     }
 
+    /// What the writer may know of.
+    fn visible(&self, id: &DocId) -> Option<&Old> {
+        let current = self.current(id)?;
+        match &self.write.scope {
+            None => Some(current),
+            Some(scope) => current
+                .document
+                .as_ref()
+                .is_some_and(|document| scope.matches(id, document))
+                .then_some(current),
+        }
+    }
+
+    fn may_write(&self, id: &DocId, document: &Document) -> bool {
+        let scope = self.write.scope.as_ref();
+        let hidden = self.current(id).is_some() && self.visible(id).is_none();
+        !hidden && scope.is_none_or(|scope| scope.matches(id, document))
+    }
+
     fn holds(&self, id: &DocId) -> bool {
-        let current = self.current(id);
+        let current = self.visible(id);
         match &self.write.condition {
             None => true,
             Some(Condition::Absent(wanted)) => current.is_none() == *wanted,
@@ -115,7 +136,7 @@ impl Bench<'_> {
     fn delete(&mut self, id: &DocId, next: &mut impl FnMut() -> Seq) {
         if !self.holds(id) {
             self.judged.counts.skipped += 1;
-        } else if self.current(id).is_some() {
+        } else if self.visible(id).is_some() {
             self.record(id, None, next());
             self.judged.counts.deleted += 1;
         }
@@ -126,13 +147,17 @@ impl Bench<'_> {
             self.judged.counts.skipped += 1;
             return;
         }
+        if !self.may_write(id, document) {
+            self.judged.outside.get_or_insert_with(|| id.clone());
+            return;
+        }
         self.judged.counts.created = self.current(id).is_none();
         self.record(id, Some(Arc::new(document.clone())), next());
         self.judged.counts.upserted += 1;
     }
 
     fn patch(&mut self, patch: &Patch, next: &mut impl FnMut() -> Seq) {
-        let known = self.current(&patch.id).and_then(|old| old.document.clone());
+        let known = self.visible(&patch.id).and_then(|old| old.document.clone());
         let Some(document) = known.filter(|_| self.holds(&patch.id)) else {
             self.judged.counts.skipped += 1;
             return;
@@ -143,6 +168,10 @@ impl Bench<'_> {
                 Some(value) => document.set(name.clone(), value.clone()),
                 None => document.remove(name.as_str()),
             }
+        }
+        if !self.may_write(&patch.id, &document) {
+            self.judged.outside.get_or_insert_with(|| patch.id.clone());
+            return;
         }
         self.judged.counts.created = false;
         self.record(&patch.id, Some(Arc::new(document)), next());
@@ -168,7 +197,7 @@ impl Bench<'_> {
 
 #[cfg(test)]
 mod tests {
-    use rhumb_core::{FieldName, Value};
+    use rhumb_core::{FieldName, Filter, Json, Limits, Value};
 
     use super::*;
 
@@ -265,5 +294,80 @@ mod tests {
         };
         assert_eq!(run(&at(7), &[], &stored("a", 7, 0)).counts.upserted, 1);
         assert_eq!(run(&at(6), &[], &stored("a", 7, 0)).counts.skipped, 1);
+    }
+
+    /// May touch documents whose `lex` is below 10.
+    fn scoped(write: Write) -> Write {
+        let fields = Json::parse(br#"{"lex": "int"}"#, &Limits::default()).expect("json");
+        let fields = rhumb_core::fields::parse(&fields, &Limits::default()).expect("fields");
+        let schema = rhumb_core::Schema::default();
+        let schema = schema.declare(&fields, &Limits::default()).expect("a schema");
+        let scope = Filter::parse_sql("lex < 10", &schema, &Limits::default());
+        Write {
+            scope: Some(scope.expect("a filter")),
+            ..write
+        }
+    }
+
+    #[test]
+    fn a_document_outside_the_scope_is_as_if_absent() {
+        let touch = Write {
+            delete: vec!["a".into()],
+            patch: vec![Patch {
+                id: "a".into(),
+                set: Vec::new(),
+            }],
+            ..Write::default()
+        };
+        let hidden = run(&scoped(touch.clone()), &["a".into()], &stored("a", 7, 50));
+        let absent = run(&scoped(touch), &[], &HashMap::new());
+        assert_eq!(hidden.counts, absent.counts);
+        assert!(hidden.rows.is_empty() && hidden.outside.is_none());
+        let at = |condition| {
+            let write = Write {
+                upsert: vec![("a".into(), document(1))],
+                condition: Some(condition),
+                ..Write::default()
+            };
+            run(&scoped(write), &[], &stored("a", 7, 50)).counts.skipped
+        };
+        assert_eq!(at(Condition::Version(Seq(7))), 1);
+        assert_eq!(at(Condition::Absent(false)), 1);
+    }
+
+    #[test]
+    fn nothing_is_written_over_or_out_of_the_scope() {
+        let upsert = |id: &str, lex| Write {
+            upsert: vec![(id.into(), document(lex))],
+            ..Write::default()
+        };
+        let patch = |lex| Write {
+            patch: vec![Patch {
+                id: "a".into(),
+                set: vec![(FieldName::parse("lex").expect("a name"), Some(Value::Int(lex)))],
+            }],
+            ..Write::default()
+        };
+        let own = stored("a", 7, 1);
+        assert!(run(&scoped(upsert("a", 2)), &[], &own).outside.is_none());
+        assert!(run(&scoped(patch(3)), &[], &own).outside.is_none());
+        for refused in [
+            run(&scoped(upsert("a", 50)), &[], &own),
+            run(&scoped(patch(50)), &[], &own),
+            run(&scoped(upsert("a", 1)), &[], &stored("a", 7, 50)),
+        ] {
+            assert_eq!(refused.outside, Some("a".into()));
+        }
+    }
+
+    #[test]
+    fn under_a_scope_every_document_a_write_touches_is_looked_at() {
+        let write = Write {
+            delete: vec!["a".into()],
+            upsert: vec![("b".into(), document(1))],
+            ..Write::default()
+        };
+        assert!(needs_document(&write).is_empty());
+        assert_eq!(needs_document(&scoped(write)).len(), 2);
     }
 }

@@ -28,7 +28,7 @@ mod sole_writer;
 mod view_files;
 
 pub use collection::{Collection, Stats, Written};
-pub use database::{Created, Database, OpenStats, Settings, Sharing};
+pub use database::{Created, Database, OpenStats, Settings, Sharing, collection_not_found};
 pub use error::{EngineError, Outcome, PartOutcome};
 pub use reading::{Page, PageStart, Reading, Scan, ScanSnapshot};
 pub use rows::{Row, encode_table, table_schema};

@@ -7,6 +7,7 @@
 //! routes are `rhumb_api`'s, what a document or a filter is is `rhumb_core`'s.
 
 mod byte_size;
+mod guard;
 mod http;
 mod import;
 mod member;
@@ -14,7 +15,9 @@ mod memory;
 mod readiness;
 mod serve;
 mod settings;
+mod tls;
 
 pub use byte_size::ByteSize;
-pub use serve::{Exit, ServeError, doctor, serve};
-pub use settings::{DEFAULT_LISTEN, DEFAULT_STORE, Settings, SettingsError, Source};
+pub use guard::AuditVerdict;
+pub use serve::{Exit, Ready, ServeError, doctor, serve, verify_audit};
+pub use settings::{DEFAULT_LISTEN, DEFAULT_STORE, SecuritySource, Settings, SettingsError, Source};

@@ -7,9 +7,11 @@
 //! on passing requests to their new leaders until nobody sends it any.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rhumb_auth::MintedKey;
 use rhumb_cluster::{Cluster, ClusterError, Identity, Peers, Tls, TlsError, World};
 use rhumb_engine::{Database, EngineError, Sharing};
 use rhumb_seams::{Clock, Ids, OnExit, Rand, Tasks};
@@ -17,10 +19,12 @@ use rhumb_store::certify::Check;
 use rhumb_store::{Bucket, BucketOptions, ErrorKind, StoreError, StoreUrl};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::guard::{AuditVerdict, Guard, GuardError, verify_audit as verify_audit_of};
 use crate::http::{App, Listener, body_budget, listen, listen_to_peers};
 use crate::member::{Collections, Member};
 use crate::readiness::Readiness;
 use crate::settings::Settings;
+use crate::tls::{ServerTls, ServerTlsError};
 
 /// How a server ended; the process exits with this status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,20 @@ pub enum ServeError {
     Cluster(#[from] ClusterError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    ServerTls(#[from] ServerTlsError),
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+}
+
+/// What is told once the server serves.
+#[derive(Debug)]
+pub struct Ready {
+    pub address: SocketAddr,
+    /// Under TLS, what clients on this machine trust, if it is this server's own.
+    pub tls: Option<Option<PathBuf>>,
+    /// A first key that was made just now: where it is, and itself.
+    pub admin_key: Option<(PathBuf, MintedKey)>,
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -66,9 +84,8 @@ const LINGER: Duration = Duration::from_secs(3);
 const CACHE_SHARE: u64 = 16;
 const BASE: u64 = 64 << 20;
 
-/// Runs until a signal, or until it cannot go on.  `ready` is told the address once it
-/// serves.
-pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<Exit, ServeError> {
+/// Runs until a signal, or until it cannot go on.  `ready` is told once it serves.
+pub async fn serve(settings: Settings, ready: impl FnOnce(Ready)) -> Result<Exit, ServeError> {
     rhumb_formats::foreign::hush();
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let clock = Clock::system();
@@ -81,6 +98,11 @@ pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result
         boot: ids.ulid(),
     });
     let holder = me.as_ref().map_or_else(|| holder(&ids), Identity::to_string);
+    // Before the store is waited for: what is wrong with files is known at once.
+    let tls = match &settings.guarded {
+        Some(guarded) => Some(ServerTls::load(guarded, &clock)?),
+        None => None,
+    };
     let opening = open(&settings, &holder, &clock, &rand, &ids, &tasks);
     let (bucket, db) = tokio::select! {
         opened = opening => opened?,
@@ -89,6 +111,31 @@ pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result
     let listener = bind(settings.listen).await?;
     let address = listener.address;
     let (requests, membership) = (Tasks::new(), Tasks::new());
+    // They outlive the requests, whose last deeds they record.
+    let guarding = Tasks::new();
+    let (guard, admin_key) = match &settings.guarded {
+        Some(guarded) => {
+            let opening = Guard::open(guarded, &bucket, holder.clone(), &clock, &ids, &guarding);
+            let (guard, made) = opening.await?;
+            guard.follow(&guarding);
+            (Some(guard), made.map(|key| (guarded.admin_key.clone(), key)))
+        }
+        None => (None, None),
+    };
+    if let Some(tls) = tls.clone() {
+        let stopping = guarding.stopping().clone();
+        guarding.spawn("server certificate", OnExit::Stop, async move {
+            tokio::select! {
+                () = tls.watch() => {}
+                () = stopping.cancelled() => {}
+            }
+        });
+    }
+    let told = Ready {
+        address,
+        tls: settings.guarded.as_ref().map(|guarded| guarded.ca.clone()),
+        admin_key,
+    };
     let readiness = Arc::new(Readiness::default());
     let joined = match (&settings.cluster, me) {
         (Some(cluster), Some(me)) => {
@@ -113,6 +160,8 @@ pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result
         requests.clone(),
         readiness,
         member.clone(),
+        guard,
+        tls,
     );
     let app = Arc::new(app);
     listen(listener, app.clone());
@@ -120,13 +169,14 @@ pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result
         listen_to_peers(joined.listener, joined.tls, app.clone());
     }
     requests.spawn("cursor sweep", OnExit::Stop, sweep(app.clone()));
-    ready(address);
+    ready(told);
     let exit = tokio::select! {
         biased;
         () = db.fenced().cancelled() => Exit::Fenced,
         () = tasks.stopping().cancelled() => Exit::Broken,
         () = requests.stopping().cancelled() => Exit::Broken,
         () = membership.stopping().cancelled() => Exit::Broken,
+        () = guarding.stopping().cancelled() => Exit::Broken,
         () = signals.any() => Exit::Told,
     };
     tracing::info!(?exit, "stopping");
@@ -136,6 +186,7 @@ pub async fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result
             leave(&member.cluster).await;
         }
         stop(exit, &requests, &db, &tasks).await;
+        guarding.shut_down().await;
         membership.shut_down().await;
     };
     tokio::select! {
@@ -331,6 +382,21 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// Every chain of the audit in a store, and what holding it against its hashes found.
+pub async fn verify_audit(store: &StoreUrl) -> Result<Vec<AuditVerdict>, StoreError> {
+    let clock = Clock::system();
+    let rand = Rand::from_entropy();
+    let ids = Ids::new(clock.clone(), rand.clone());
+    let options = BucketOptions {
+        ram_cache_bytes: 0,
+        disk_cache: None,
+        certify: false,
+        ..BucketOptions::default()
+    };
+    let bucket = Bucket::open(store, options, clock, rand, ids).await?;
+    verify_audit_of(&bucket).await
 }
 
 /// The checks that decide whether a store can be trusted with data.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rhumb_core::Limits;
 use rhumb_core::problem::did_you_mean;
@@ -15,6 +16,10 @@ use serde::Deserialize;
 
 use crate::byte_size::ByteSize;
 use crate::memory;
+
+mod security;
+
+pub use security::{Guarded, SecuritySource};
 
 pub const DEFAULT_STORE: &str = "file://./rhumb-data";
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7480";
@@ -28,6 +33,8 @@ pub struct Settings {
     pub store: StoreUrl,
     pub listen: SocketAddr,
     pub dev: bool,
+    /// Identities and TLS; `None` when somebody said that there shall be none.
+    pub guarded: Option<Arc<Guarded>>,
     pub memory_limit: ByteSize,
     pub cache_dir: PathBuf,
     pub cache_size: ByteSize,
@@ -50,6 +57,7 @@ pub struct Source {
     pub cache_size: Option<ByteSize>,
     /// By the names of [`Limits`]; sizes may have units.
     pub limits: BTreeMap<String, ByteSize>,
+    pub security: SecuritySource,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +70,6 @@ pub enum SettingsError {
     Store(#[from] rhumb_store::url::UrlProblem),
     #[error("listen: `{0}` is not an address; write host:port, like {DEFAULT_LISTEN}")]
     Listen(String),
-    #[error(
-        "listen: {0} can be reached from other machines, and this version has neither keys nor TLS. \
-         Listen on 127.0.0.1, or say --unsafe-public (RHUMB_UNSAFE_PUBLIC=true) if the network keeps strangers out"
-    )]
-    Public(SocketAddr),
     #[error("dev: --dev is plain HTTP without keys, for loopback alone; {0} is not loopback")]
     DevPublic(SocketAddr),
     #[error("memory-limit: {0} is too little; the least is {LEAST_MEMORY}")]
@@ -77,6 +80,8 @@ pub enum SettingsError {
     Limit(serde_json::Error),
     #[error("limits: {name} must be at least 1")]
     ZeroLimit { name: String },
+    #[error("{0}")]
+    Security(String),
 }
 
 impl Source {
@@ -101,14 +106,15 @@ impl Settings {
         let dev = first(sources, |s| s.dev).unwrap_or_default();
         let public = first(sources, |s| s.unsafe_public).unwrap_or_default();
         let listen = address(first(sources, |s| s.listen.as_deref()).unwrap_or(DEFAULT_LISTEN))?;
-        if !listen.ip().is_loopback() {
-            if dev {
-                return Err(SettingsError::DevPublic(listen));
-            }
-            if !public {
-                return Err(SettingsError::Public(listen));
-            }
+        if dev && !listen.ip().is_loopback() {
+            return Err(SettingsError::DevPublic(listen));
         }
+        let guarded = match dev || public {
+            true => None,
+            false => Some(Arc::new(
+                Guarded::from_sources(sources, listen).map_err(SettingsError::Security)?,
+            )),
+        };
         let memory_limit = first(sources, |s| s.memory_limit).unwrap_or_else(memory::default_limit);
         if memory_limit < LEAST_MEMORY {
             return Err(SettingsError::Memory(memory_limit));
@@ -120,6 +126,7 @@ impl Settings {
             store,
             listen,
             dev,
+            guarded,
             memory_limit,
             cache_dir,
             cache_size,
@@ -218,11 +225,12 @@ mod tests {
 
     #[test]
     fn strangers_are_kept_out_unless_somebody_says_otherwise() {
-        assert!(matches!(
-            parsed("listen = \"0.0.0.0:7480\""),
-            Err(SettingsError::Public(_))
-        ));
-        assert!(parsed("listen = \"0.0.0.0:7480\"\nunsafe_public = true").is_ok());
+        let anywhere = parsed("listen = \"0.0.0.0:7480\"").expect("with keys and TLS");
+        assert!(anywhere.guarded.is_some());
+        let open = parsed("listen = \"0.0.0.0:7480\"\nunsafe_public = true").expect("said out loud");
+        assert!(open.guarded.is_none());
+        assert!(parsed("dev = true").expect("loopback").guarded.is_none());
+        assert!(parsed("").expect("the default").guarded.is_some());
         assert!(matches!(
             parsed("listen = \"0.0.0.0:7480\"\nunsafe_public = true\ndev = true"),
             Err(SettingsError::DevPublic(_))

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -47,6 +47,12 @@ pub struct Server {
     /// The server.
     #[arg(long, env = "RHUMB_URL", default_value = "http://127.0.0.1:7480")]
     url: String,
+    /// An API key or a token.
+    #[arg(long, env = "RHUMB_KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// A PEM file with the authority of the server's certificate, such as rhumb-home/tls/ca.crt.
+    #[arg(long, env = "RHUMB_CA")]
+    ca: Option<PathBuf>,
 }
 
 pub struct Client {
@@ -61,8 +67,25 @@ impl Client {
         if !matches!(base.scheme(), "http" | "https") {
             return Err(wrong());
         }
+        let mut http = reqwest::Client::builder().connect_timeout(CONNECT);
+        if let Some(path) = &server.ca {
+            let pem = std::fs::read(path).map_err(|source| CliError::File {
+                path: path.clone(),
+                source,
+            })?;
+            http = http.tls_certs_merge(reqwest::Certificate::from_pem_bundle(&pem)?);
+        }
+        if let Some(key) = &server.key {
+            let plainly = base.scheme() == "http" && !is_loopback(&base);
+            if plainly {
+                return Err(CliError::Usage(format!(
+                    "{base}: a key is not sent over plain HTTP; use https://"
+                )));
+            }
+            http = http.default_headers(bearer(key)?);
+        }
         Ok(Self {
-            http: reqwest::Client::builder().connect_timeout(CONNECT).build()?,
+            http: http.build()?,
             base,
         })
     }
@@ -90,6 +113,24 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, CliError> {
         read(send(self.request(Method::POST, collection, path).json(body)).await?).await
+    }
+}
+
+fn bearer(key: &str) -> Result<HeaderMap, CliError> {
+    let unusable = |_| CliError::Usage("--key holds more than visible ASCII".into());
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim())).map_err(unusable)?;
+    value.set_sensitive(true);
+    Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+        None => false,
     }
 }
 
@@ -221,6 +262,8 @@ mod tests {
     fn a_path_is_put_behind_the_address_and_encoded() {
         let client = Client::new(&Server {
             url: "http://h/db/".into(),
+            key: None,
+            ca: None,
         })
         .expect("an address");
         let request = client
@@ -233,9 +276,25 @@ mod tests {
         );
         assert!(
             Client::new(&Server {
-                url: "localhost:7480".into()
+                url: "localhost:7480".into(),
+                key: None,
+                ca: None,
             })
             .is_err()
         );
+    }
+
+    #[test]
+    fn a_key_is_not_sent_in_the_open() {
+        let to = |url: &str| {
+            Client::new(&Server {
+                url: url.into(),
+                key: Some("rhk_a_b".into()),
+                ca: None,
+            })
+        };
+        assert!(to("http://db.example:7480").is_err());
+        assert!(to("http://127.0.0.1:7480").is_ok());
+        assert!(to("https://db.example:7480").is_ok());
     }
 }

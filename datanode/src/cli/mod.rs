@@ -1,6 +1,7 @@
 //! The command line: every subcommand is a client of the same API, except `serve`, which
 //! is the server, and `doctor`, which looks at a store directly.
 
+mod audit;
 mod bench;
 mod client;
 mod doctor;
@@ -30,6 +31,8 @@ enum Command {
     Import(import::Args),
     /// Ask a collection for the nearest documents.
     Query(query::Args),
+    /// Hold the audit in a store against its hashes.
+    Audit(audit::Args),
     /// Measure a server.
     Bench(bench::Args),
 }
@@ -40,6 +43,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Query(args) => query::run(args).await,
+        Command::Audit(args) => audit::run(args).await,
         Command::Bench(args) => bench::run(args).await,
     }
 }

@@ -1,10 +1,9 @@
 //! `rhumb serve`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rhumb_node::{ByteSize, Settings, Source};
+use rhumb_node::{ByteSize, Ready, SecuritySource, Settings, Source};
 
 use super::fail;
 
@@ -30,6 +29,20 @@ pub struct Args {
     cache_dir: Option<PathBuf>,
     #[arg(long, env = "RHUMB_CACHE_SIZE")]
     cache_size: Option<ByteSize>,
+    /// Where the admin key and the certificates are made at the first start.
+    #[arg(long, env = "RHUMB_HOME")]
+    home: Option<PathBuf>,
+    /// PEM files of a certificate and its key, instead of those made in the home.
+    #[arg(long, env = "RHUMB_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    #[arg(long, env = "RHUMB_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+    /// Clients with a certificate of this authority are the users it names.
+    #[arg(long, env = "RHUMB_TLS_CLIENT_CA")]
+    tls_client_ca: Option<PathBuf>,
+    /// A file with a key that is made an admin's at each start.
+    #[arg(long, env = "RHUMB_ADMIN_KEY_FILE")]
+    admin_key_file: Option<PathBuf>,
     /// A TOML file with the same names; flags and environment win.
     #[arg(long, env = "RHUMB_CONFIG")]
     config: Option<PathBuf>,
@@ -60,6 +73,14 @@ fn settings(args: Args) -> Result<Settings, rhumb_node::SettingsError> {
         memory_limit: args.memory_limit,
         cache_dir: args.cache_dir,
         cache_size: args.cache_size,
+        security: SecuritySource {
+            home: args.home,
+            tls_cert: args.tls_cert,
+            tls_key: args.tls_key,
+            tls_client_ca: args.tls_client_ca,
+            admin_key_file: args.admin_key_file,
+            ..SecuritySource::default()
+        },
         ..Source::default()
     }];
     if let Some(path) = &args.config {
@@ -68,10 +89,26 @@ fn settings(args: Args) -> Result<Settings, rhumb_node::SettingsError> {
     Settings::from_sources(&sources)
 }
 
-fn greet(address: SocketAddr) {
-    eprintln!(
-        "Rhumb serves on http://{address}\n\
-         Try:  curl -X PUT http://{address}/v1/collections/hello -H 'Content-Type: application/json' \
-         -d '{{\"fields\":{{\"v\":{{\"type\":\"vector\",\"dim\":2}}}}}}'"
-    );
+fn greet(ready: Ready) {
+    let address = ready.address;
+    let Some(ca) = ready.tls else {
+        eprintln!(
+            "Rhumb serves on http://{address}\n\
+             Try:  curl -X PUT http://{address}/v1/collections/hello -H 'Content-Type: application/json' \
+             -d '{{\"fields\":{{\"v\":{{\"type\":\"vector\",\"dim\":2}}}}}}'"
+        );
+        return;
+    };
+    eprintln!("Rhumb serves on https://{address}");
+    let trust = ca
+        .map(|ca| format!(" --cacert {}", ca.display()))
+        .unwrap_or_default();
+    if let Some((path, key)) = ready.admin_key {
+        eprintln!(
+            "The admin key, shown this once and kept in {}:\n  {}",
+            path.display(),
+            key.reveal().as_str()
+        );
+    }
+    eprintln!("Try:  curl{trust} -H \"Authorization: Bearer $RHUMB_KEY\" https://{address}/v1/whoami");
 }

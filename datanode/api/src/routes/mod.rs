@@ -1,12 +1,27 @@
 //! The list of routes.  The server's router and the OpenAPI document are made from it.
 
+mod identity;
 mod parts;
 mod table;
 
 use rhumb_core::Code;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-pub use table::ROUTES;
+/// Every route, once.
+pub const ROUTES: &[Route] = &ALL;
+
+const ALL: [Route; table::ROUTES.len() + identity::ROUTES.len()] = {
+    let mut all = [table::ROUTES[0]; table::ROUTES.len() + identity::ROUTES.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = match at < table::ROUTES.len() {
+            true => table::ROUTES[at],
+            false => identity::ROUTES[at - table::ROUTES.len()],
+        };
+        at += 1;
+    }
+    all
+};
 
 /// What the server can be asked to do.  It answers each with one handler, chosen in one
 /// exhaustive `match`.
@@ -30,6 +45,23 @@ pub enum Op {
     Query,
     Recall,
     Aggregate,
+    Login,
+    RefreshToken,
+    Whoami,
+    CreateKey,
+    ListKeys,
+    DeleteKey,
+    RotateKey,
+    PutUser,
+    GetUser,
+    DeleteUser,
+    PutGroup,
+    GetGroup,
+    DeleteGroup,
+    PutRole,
+    GetRole,
+    DeleteRole,
+    Audit,
     Healthz,
     Readyz,
     Metrics,
@@ -48,6 +80,7 @@ pub enum Method {
 
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
+#[derive(Clone, Copy)]
 pub struct Route {
     pub op: Op,
     pub method: Method,
@@ -61,6 +94,7 @@ pub struct Route {
     pub refusals: &'static [Code],
 }
 
+#[derive(Clone, Copy)]
 pub struct Param {
     pub name: &'static str,
     pub place: Place,
@@ -75,12 +109,14 @@ pub enum Place {
     Header,
 }
 
+#[derive(Clone, Copy)]
 pub enum Kind {
     Text,
     Integer { min: u64, max: u64 },
     OneOf(&'static [&'static str]),
 }
 
+#[derive(Clone, Copy)]
 pub struct Body {
     pub about: &'static str,
     pub required: bool,
@@ -89,6 +125,7 @@ pub struct Body {
 }
 
 /// Answers of one status with several content types stand one after the other.
+#[derive(Clone, Copy)]
 pub struct Answer {
     pub status: u16,
     pub about: &'static str,
@@ -118,7 +155,18 @@ impl Route {
             | Op::PutDocument
             | Op::PatchDocument
             | Op::DeleteDocument
-            | Op::Import => false,
+            | Op::Import
+            | Op::Login
+            | Op::RefreshToken
+            | Op::CreateKey
+            | Op::DeleteKey
+            | Op::RotateKey
+            | Op::PutUser
+            | Op::DeleteUser
+            | Op::PutGroup
+            | Op::DeleteGroup
+            | Op::PutRole
+            | Op::DeleteRole => false,
             Op::ListCollections
             | Op::GetCollection
             | Op::ScanDocuments
@@ -128,6 +176,12 @@ impl Route {
             | Op::Query
             | Op::Recall
             | Op::Aggregate
+            | Op::Whoami
+            | Op::ListKeys
+            | Op::GetUser
+            | Op::GetGroup
+            | Op::GetRole
+            | Op::Audit
             | Op::Healthz
             | Op::Readyz
             | Op::Metrics
@@ -177,6 +231,23 @@ impl Op {
             Self::Query => "query",
             Self::Recall => "recall",
             Self::Aggregate => "aggregate",
+            Self::Login => "login",
+            Self::RefreshToken => "refresh_token",
+            Self::Whoami => "whoami",
+            Self::CreateKey => "create_key",
+            Self::ListKeys => "list_keys",
+            Self::DeleteKey => "delete_key",
+            Self::RotateKey => "rotate_key",
+            Self::PutUser => "put_user",
+            Self::GetUser => "get_user",
+            Self::DeleteUser => "delete_user",
+            Self::PutGroup => "put_group",
+            Self::GetGroup => "get_group",
+            Self::DeleteGroup => "delete_group",
+            Self::PutRole => "put_role",
+            Self::GetRole => "get_role",
+            Self::DeleteRole => "delete_role",
+            Self::Audit => "audit",
             Self::Healthz => "healthz",
             Self::Readyz => "readyz",
             Self::Metrics => "metrics",

@@ -1,4 +1,4 @@
-//! Every route, once.
+//! Routes of collections, documents, queries and the process.
 
 use rhumb_core::Code;
 
@@ -12,7 +12,7 @@ use crate::{
     WriteAnswer, WriteRequest,
 };
 
-pub const ROUTES: &[Route] = &[
+pub(super) const ROUTES: [Route; 23] = [
     Route {
         op: Op::ListCollections,
         method: Method::Get,

@@ -95,6 +95,22 @@ impl Filter {
         Self::And(Vec::new())
     }
 
+    /// No document matches.
+    pub fn nothing() -> Self {
+        Self::Leaf(Leaf {
+            path: Path::Id,
+            test: Test::In(Vec::new()),
+        })
+    }
+
+    /// What matches both.
+    pub fn both(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(Self::And(vec![one, other])),
+            (one, other) => one.or(other),
+        }
+    }
+
     /// A filter of a body: an object, or the SQL form as a string.
     pub fn parse_json(json: &Json, schema: &Schema, limits: &Limits) -> Result<Self, Problem> {
         json::parse(json, schema, limits)

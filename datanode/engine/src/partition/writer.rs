@@ -196,6 +196,9 @@ impl Writer {
             seq = seq.next();
             given
         });
+        if let Some(id) = &judged.outside {
+            return Err(EngineError::Refused(outside(id)));
+        }
         let limit = self.shared.env.settings.limits.document_bytes;
         if let Some(id) = judged.too_large(write, limit) {
             return Err(EngineError::Refused(document_too_large(id, limit)));
@@ -273,7 +276,8 @@ impl Writer {
             }
         }
         let mut needed: Vec<&DocId> = judge::needs_document(write);
-        if matches!(write.condition, Some(rhumb_core::write::Condition::Filter(_))) {
+        let conditional = matches!(write.condition, Some(rhumb_core::write::Condition::Filter(_)));
+        if conditional || write.scope.is_some() {
             needed.extend(matched);
         }
         let needed: std::collections::HashSet<&DocId> = needed.into_iter().collect();
@@ -447,6 +451,16 @@ pub fn changes(rows: Vec<Row>) -> Vec<rhumb_view::Change> {
             document: r.document,
         })
         .collect()
+}
+
+/// The same words whether the document would leave the scope or would replace one outside.
+fn outside(id: &DocId) -> Problem {
+    let id = rhumb_core::problem::shorten(&id.to_string());
+    Problem::new(
+        Code::Forbidden,
+        format!("document '{id}' is, or would be, outside the rows these credentials may write; nothing was written"),
+    )
+    .hint("write documents that match the row filter of your role, under ids of your own")
 }
 
 fn document_too_large(id: &DocId, limit: usize) -> Problem {

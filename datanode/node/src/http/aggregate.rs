@@ -20,7 +20,9 @@ struct Asked {
 pub async fn aggregate(call: &mut Call) -> Refused<Answer> {
     let collection = call.collection().await?;
     let body = call.json_body().await?;
-    let asked = Asked::parse(body, &collection.schema(), &call.app.limits)?;
+    let schema = collection.schema();
+    let mut asked = Asked::parse(body, &schema, &call.app.limits)?;
+    asked.filter = Filter::both(call.scope(&schema), asked.filter);
     let _place = call.app.gate.enter().await?;
     let reading = call.read(&collection, asked.consistency).await?;
     let groups = in_time(

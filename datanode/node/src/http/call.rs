@@ -9,11 +9,12 @@ use axum::http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Body as _;
 use parking_lot::Mutex;
 use rhumb_api::Route;
-use rhumb_core::query::Consistency;
-use rhumb_core::{Code, CollectionName, Json, Position, Problem};
+use rhumb_core::query::{Consistency, Include, Stored};
+use rhumb_core::{Code, CollectionName, DocId, Filter, Json, Position, Problem, Schema};
 use rhumb_engine::{Collection, Database, EngineError, Reading};
 use tokio::time::Instant;
 
+use super::access::{Caller, Wire};
 use super::answer::Answer;
 use super::body::{Incoming, Whole, encoding};
 use super::members;
@@ -34,6 +35,9 @@ pub struct Call {
     pub headers: HeaderMap,
     pub params: Params,
     pub request_id: String,
+    pub caller: Caller,
+    /// How the client is connected; unknown of a request from a peer.
+    pub wire: Option<Wire>,
     pub timing: Timing,
     /// Decoded, in the order of the pattern.
     path: Vec<String>,
@@ -68,7 +72,15 @@ impl Call {
         request: Request,
         request_id: &str,
     ) -> Refused<Self> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let Some(caller) = parts.extensions.remove::<Caller>() else {
+            drain(Unread::Whole(body), &parts.headers, &app);
+            return Err(Problem::new(
+                Code::Internal,
+                "a request came by no way that asks who it is from",
+            )
+            .into());
+        };
         let made = Self::parse(&app, route, &parts.uri, &parts.headers);
         let (path, params, session) = match made {
             Ok(made) => made,
@@ -84,6 +96,8 @@ impl Call {
             headers: parts.headers,
             params,
             request_id: request_id.to_owned(),
+            caller,
+            wire: parts.extensions.remove::<Wire>(),
             timing: Timing::default(),
             path,
             session,
@@ -155,6 +169,11 @@ impl Call {
         let reading = collection.read(wanted, seen).await?;
         self.saw(collection, &reading.positions());
         Ok(reading)
+    }
+
+    /// The rows that whoever asks may know of; all of them when `None`.
+    pub fn scope(&self, schema: &Schema) -> Option<Filter> {
+        self.caller.scope(schema, &self.app.limits)
     }
 
     /// What the next read of this session must see.
@@ -390,6 +409,29 @@ fn push_ms(out: &mut String, took: Duration) {
     let micros = took.as_micros();
     // Writing to a string cannot fail.
     let _ = write!(out, "{}.{:03}", micros / 1000, micros % 1000);
+}
+
+/// Documents by their ids; those outside the scope are as if absent.
+pub async fn get_within(
+    reading: &Reading,
+    scope: Option<&Filter>,
+    ids: &[DocId],
+    include: &Include,
+) -> Result<Vec<Option<Stored>>, EngineError> {
+    let Some(scope) = scope else {
+        return reading.get(ids, include).await;
+    };
+    // The filter may need what was not asked for; what is not asked for is not shown.
+    let mut found = reading.get(ids, &Include::Everything).await?;
+    for stored in &mut found {
+        if stored
+            .as_ref()
+            .is_some_and(|s| !scope.matches(&s.id, &s.document))
+        {
+            *stored = None;
+        }
+    }
+    Ok(found)
 }
 
 /// A read that may not take longer than `patience`; a write is never cut short.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use rhumb_core::{Code, CollectionId, CollectionName, Json, Limits, Problem, Schema, fields, time};
-use rhumb_engine::{Collection, Created, Stats};
+use rhumb_engine::{Collection, Created, EngineError, Stats};
 use rhumb_seams::OnExit;
 use rhumb_store::catalog::CatalogEntry;
 use serde::Serialize;
@@ -86,7 +86,7 @@ pub async fn list(call: &mut Call) -> Refused<Answer> {
         .map(cursor::read_name)
         .transpose()?;
     let prefix = call.params.get("prefix").unwrap_or_default();
-    let listing = call.db.list_collections(prefix, after.as_deref(), limit + 1);
+    let listing = seen(call, prefix, after, limit + 1);
     let mut entries = in_time(call.patience(), listing).await?;
     let more = entries.len() > limit;
     entries.truncate(limit);
@@ -96,6 +96,29 @@ pub async fn list(call: &mut Call) -> Refused<Answer> {
         cursor: last.map(|last| cursor::write_name(last.name.as_str())),
     };
     Ok(answer::json(StatusCode::OK, &page))
+}
+
+/// The next `wanted` collections of those that the caller may know of.
+async fn seen(
+    call: &Call,
+    prefix: &str,
+    mut after: Option<String>,
+    wanted: usize,
+) -> Result<Vec<CatalogEntry>, EngineError> {
+    let mut seen = Vec::new();
+    loop {
+        let page = call.db.list_collections(prefix, after.as_deref(), wanted).await?;
+        let is_last = page.len() < wanted;
+        after = page.last().map(|entry| entry.name.as_str().to_owned());
+        let own = page
+            .into_iter()
+            .filter(|entry| call.caller.identity.sees(entry.name.as_str()));
+        seen.extend(own);
+        if is_last || seen.len() >= wanted {
+            seen.truncate(wanted);
+            return Ok(seen);
+        }
+    }
 }
 
 pub async fn optimize(call: &mut Call) -> Refused<Answer> {
@@ -142,8 +165,14 @@ fn wait_of(body: Json) -> Result<bool, Problem> {
 }
 
 async fn described(call: &mut Call, collection: &Arc<Collection>) -> Refused<Answer> {
-    let stats = in_time(call.patience(), collection.stats()).await?;
+    let mut stats = in_time(call.patience(), collection.stats()).await?;
     call.saw(collection, &stats.positions);
+    if let Some(scope) = call.scope(&collection.schema()) {
+        // What others have does not show in a sum.
+        let reading = call.read(collection, None).await?;
+        stats.rows = in_time(call.patience(), reading.count(Some(&scope))).await?;
+        (stats.bytes, stats.unindexed_rows) = (0, 0);
+    }
     Ok(answer::json(
         StatusCode::OK,
         &info(&collection.entry(), Some(&stats)),

@@ -10,7 +10,7 @@ use rhumb_core::write::Condition;
 use rhumb_core::{Code, DocId, Problem, Seq};
 use rhumb_engine::Collection;
 
-use super::call::Call;
+use super::call::{Call, get_within};
 use super::etag::{Preconditions, Tags};
 use super::problem::Refused;
 
@@ -45,8 +45,15 @@ pub async fn look(
     id: &DocId,
     given: &Preconditions,
 ) -> Refused<Condition> {
+    let scope = call.scope(&collection.schema());
     let reading = call.read(collection, Some(Consistency::Strong)).await?;
-    let stored = reading.get(std::slice::from_ref(id), &Include::Nothing).await?;
+    let stored = get_within(
+        &reading,
+        scope.as_ref(),
+        std::slice::from_ref(id),
+        &Include::Nothing,
+    )
+    .await?;
     Ok(condition_for(
         given,
         stored

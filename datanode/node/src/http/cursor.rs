@@ -28,6 +28,8 @@ pub struct Pinned {
     pub include: Include,
     /// The parameters that made it, to refuse a cursor among others.
     pub asked: Vec<(String, String)>,
+    /// Whose scan it is.
+    pub caller: String,
 }
 
 pub struct Cursors {

@@ -13,7 +13,7 @@ use rhumb_engine::{Collection, Written};
 
 use super::answer::{self, Answer};
 use super::body::Whole;
-use super::call::{Call, in_time};
+use super::call::{Call, get_within, in_time};
 use super::conditions::{self, Plan};
 use super::documents::write_stored;
 use super::etag::Preconditions;
@@ -72,14 +72,18 @@ pub async fn get(call: &mut Call) -> Refused<Answer> {
     };
     let consistency = call.consistency()?;
     let id = id_from_text(call.path(1), schema.id_kind, &call.app.limits)?;
+    let scope = call.scope(&schema);
     let reading = call.read(&collection, consistency).await?;
     let stored = match &id {
         // Text that is no number is no id where ids are numbers.
         None => None,
-        Some(id) => in_time(call.patience(), reading.get(std::slice::from_ref(id), &include))
-            .await?
-            .pop()
-            .flatten(),
+        Some(id) => in_time(
+            call.patience(),
+            get_within(&reading, scope.as_ref(), std::slice::from_ref(id), &include),
+        )
+        .await?
+        .pop()
+        .flatten(),
     };
     let version = stored.as_ref().map(|stored| stored.version);
     if given.if_match.as_ref().is_some_and(|tags| !tags.has(version)) {

@@ -10,7 +10,7 @@ use rhumb_core::{Code, DocId, Filter, Json, Limits, Problem, Schema, Seq};
 use rhumb_engine::Reading;
 
 use super::answer::{self, Answer, write_json};
-use super::call::{Call, in_time};
+use super::call::{Call, get_within, in_time};
 use super::members::Members;
 use super::problem::Refused;
 use super::session::position_text;
@@ -113,9 +113,10 @@ pub async fn get_many(call: &mut Call) -> Refused<Answer> {
     let body = call.json_body().await?;
     let schema = collection.schema();
     let asked = Asked::parse(body, &schema, &call.app.limits)?;
+    let scope = call.scope(&schema);
     let reading = call.read(&collection, asked.consistency).await?;
     let bytes = in_time(call.patience(), async {
-        Ok(rendered(&reading, &asked, &schema).await)
+        Ok(rendered(&reading, &asked, scope.as_ref(), &schema).await)
     })
     .await??;
     Ok(answer::bytes_of(StatusCode::OK, "application/json", bytes))
@@ -150,13 +151,18 @@ impl Asked {
     }
 }
 
-async fn rendered(reading: &Reading, asked: &Asked, schema: &Schema) -> Refused<Vec<u8>> {
+async fn rendered(
+    reading: &Reading,
+    asked: &Asked,
+    scope: Option<&Filter>,
+    schema: &Schema,
+) -> Refused<Vec<u8>> {
     let mut out = b"{\"documents\":[".to_vec();
     for (at, ids) in asked.ids.chunks(STEP).enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        let found = reading.get(ids, &asked.include).await?;
+        let found = get_within(reading, scope, ids, &asked.include).await?;
         for (at, stored) in found.iter().enumerate() {
             if at > 0 {
                 out.push(b',');

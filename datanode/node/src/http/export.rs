@@ -44,6 +44,7 @@ pub async fn export(call: &mut Call) -> Refused<Answer> {
         .get_filled("filter")
         .map(|text| Filter::parse_param(text, &schema, &call.app.limits));
     let filter = filter.transpose().map_err(|problem| problem.within("filter"))?;
+    let filter = Filter::both(call.scope(&schema), filter);
     let consistency = call.consistency()?;
     let reading = call.read(&collection, consistency).await?;
     let scan = Scan {

@@ -24,6 +24,7 @@ use rhumb_cluster::{Leader, PeerError};
 use rhumb_core::{Code, Problem};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::access::{CALLER, Caller};
 use super::body::Incoming;
 use super::problem::{NotLeading, Refusal};
 use super::{App, REQUEST_ID};
@@ -231,6 +232,7 @@ fn outgoing(
     request_id: &str,
 ) -> Result<Request<rhumb_cluster::Body>, Problem> {
     let (mut parts, body) = request.into_parts();
+    let passport = parts.extensions.get::<Caller>().and_then(Caller::passport);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let unusable = |_| Problem::new(Code::Malformed, "the path cannot be passed on");
     parts.uri = format!("https://{peer_name}{path}").parse().map_err(unusable)?;
@@ -239,6 +241,11 @@ fn outgoing(
     }
     if let Ok(id) = HeaderValue::try_from(request_id) {
         parts.headers.insert(REQUEST_ID, id);
+    }
+    // The peer asks nobody again, and needs no secret of theirs.
+    parts.headers.remove(header::AUTHORIZATION);
+    if let Some(passport) = passport {
+        parts.headers.insert(CALLER, passport);
     }
     parts.version = axum::http::Version::HTTP_2;
     parts.extensions.clear();
@@ -347,5 +354,19 @@ mod tests {
         assert!(!out.headers().contains_key("connection"));
         assert_eq!(out.headers()["rhumb-session"], "t");
         assert_eq!(out.headers()["x-request-id"], "r1");
+        assert!(!out.headers().contains_key(CALLER));
+    }
+
+    #[test]
+    fn whoever_asks_travels_without_their_secret() {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = uri("/v1/collections/a/query");
+        request
+            .headers_mut()
+            .insert("authorization", HeaderValue::from_static("Bearer secret"));
+        request.extensions_mut().insert(Caller::anybody());
+        let out = outgoing(request, "words-nodes.prod.svc", "r1").expect("passed on");
+        assert!(!out.headers().contains_key("authorization"));
+        assert!(out.headers().contains_key(CALLER));
     }
 }

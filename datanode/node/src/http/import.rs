@@ -57,6 +57,7 @@ pub async fn import(call: &mut Call) -> Refused<Answer> {
         ),
         collection,
         limits: call.app.limits.clone(),
+        caller: call.caller.clone(),
         tasks: tasks.clone(),
         name: call.app.ids.ulid(),
     };

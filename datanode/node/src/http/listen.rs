@@ -1,11 +1,12 @@
-//! Sockets: HTTP/1.1 and h2c on one port, against clients that are slow, many or gone; and
-//! HTTP/2 under mutual TLS on another, for the other data nodes.
+//! Sockets: HTTP/1.1 and HTTP/2 on one port, under TLS unless somebody said otherwise,
+//! against clients that are slow, many or gone; and HTTP/2 under mutual TLS on another, for
+//! the other data nodes.
 //!
 //! A connection that sends no whole request head within 30 seconds is closed; at most
 //! `MOST` are open, others wait in the kernel's queue.  Stopping lets requests that run
 //! finish, up to a deadline, and closes idle connections at once.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,14 +19,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rhumb_cluster::Tls;
 use rhumb_seams::{OnExit, Tasks};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::App;
+use super::access::Wire;
 use super::forward::Arrival;
+use crate::tls::{self, ServerTls};
 
 const HEAD_TIME: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -34,6 +37,10 @@ const MOST: usize = 10_000;
 const STREAMS: u32 = 256;
 /// Between tries when the process is out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Of somebody who speaks plainly where TLS is spoken.
+const MOST_READS: usize = 16;
+/// Of a request's head: a row filter travels in one between nodes.
+const HEADERS: u32 = 64 << 10;
 /// How long requests that run may go on once the server stops.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -54,7 +61,8 @@ impl Listener {
 pub fn listen(listener: Listener, app: Arc<App>) {
     let tasks = app.tasks.clone();
     let router = super::router(app.clone(), Arrival::Client);
-    tasks.spawn("accept", OnExit::Stop, accept(listener.socket, router, None, app));
+    let door = app.tls.clone().map_or(Door::Plain, Door::Clients);
+    tasks.spawn("accept", OnExit::Stop, accept(listener.socket, router, door, app));
 }
 
 /// As `listen`, for whoever has a certificate of this database.
@@ -64,11 +72,19 @@ pub fn listen_to_peers(listener: Listener, tls: Tls, app: Arc<App>) {
     tasks.spawn(
         "accept peers",
         OnExit::Stop,
-        accept(listener.socket, router, Some(tls), app),
+        accept(listener.socket, router, Door::Peers(tls), app),
     );
 }
 
-async fn accept(socket: TcpListener, router: Router, tls: Option<Tls>, app: Arc<App>) {
+/// What stands between the socket and HTTP.
+#[derive(Clone)]
+enum Door {
+    Plain,
+    Clients(ServerTls),
+    Peers(Tls),
+}
+
+async fn accept(socket: TcpListener, router: Router, door: Door, app: Arc<App>) {
     let places = Arc::new(Semaphore::new(MOST));
     let stopping = app.tasks.stopping().clone();
     loop {
@@ -81,12 +97,12 @@ async fn accept(socket: TcpListener, router: Router, tls: Option<Tls>, app: Arc<
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let (router, tls, app) = (router.clone(), tls.clone(), app.clone());
+            Ok((stream, from)) => {
+                let (router, door, app) = (router.clone(), door.clone(), app.clone());
                 let tasks = app.tasks.clone();
                 tasks.spawn("connection", OnExit::Fine, async move {
                     app.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                    greet(stream, router, tls, &app.tasks).await;
+                    greet(stream, from.ip(), router, door, &app.tasks).await;
                     app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
                     drop(place);
                 });
@@ -99,31 +115,87 @@ async fn accept(socket: TcpListener, router: Router, tls: Option<Tls>, app: Arc<
     }
 }
 
-async fn greet(stream: TcpStream, router: Router, tls: Option<Tls>, tasks: &Tasks) {
+async fn greet(stream: TcpStream, address: IpAddr, router: Router, door: Door, tasks: &Tasks) {
     // Answers are written whole; waiting for more to send only delays them.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let Some(tls) = tls else {
-        return serve(stream, router, tasks).await;
+    let mut wire = Wire {
+        address,
+        certificate: None,
     };
-    let handshake = TlsAcceptor::from(tls.server()).accept(stream);
+    let config = match door {
+        Door::Plain => return serve(stream, wire, router, tasks).await,
+        Door::Peers(tls) => tls.server(),
+        Door::Clients(tls) => {
+            if tokio::time::timeout(HANDSHAKE_TIME, speaks_plainly(&stream)).await != Ok(false) {
+                return turn_away(stream).await;
+            }
+            tls.config()
+        }
+    };
+    let handshake = TlsAcceptor::from(config).accept(stream);
     match tokio::time::timeout(HANDSHAKE_TIME, handshake).await {
-        Ok(Ok(stream)) => serve(stream, router, tasks).await,
-        Ok(Err(error)) => tracing::debug!(%error, "a stranger at the peers' port"),
+        Ok(Ok(stream)) => {
+            let shown = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|chain| chain.first());
+            wire.certificate = shown.and_then(tls::name_in).map(Into::into);
+            serve(stream, wire, router, tasks).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
-async fn serve<S>(stream: S, router: Router, tasks: &Tasks)
+/// TLS begins with the byte 22; HTTP with a letter.
+async fn speaks_plainly(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(1) => first[0] != 22,
+        // Gone, or silent: there is nobody to shake hands with.
+        Ok(_) | Err(_) => true,
+    }
+}
+
+/// Says in plain words that there are none here.
+async fn turn_away(mut stream: TcpStream) {
+    const BODY: &str = "{\"type\":\"urn:rhumb:problem:malformed\",\"title\":\"The request has not the shape this route takes\",\
+        \"status\":400,\"detail\":\"this server speaks HTTPS only\",\"code\":\"malformed\",\
+        \"hint\":\"use https://, and trust tls/ca.crt of the server's home\",\"request_id\":\"-\"}\n";
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let spoken = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // What was sent and not read would make the answer a reset.
+        let mut rest = [0; 4 << 10];
+        for _ in 0..MOST_READS {
+            if stream.read(&mut rest).await? == 0 {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    // Whoever is gone by then does not hear it.
+    let _ = tokio::time::timeout(HANDSHAKE_TIME, spoken).await;
+}
+
+async fn serve<S>(stream: S, wire: Wire, router: Router, tasks: &Tasks)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let asked = Arc::new(AtomicBool::new(false));
     let service = {
         let asked = asked.clone();
-        hyper::service::service_fn(move |request: Request<Incoming>| {
+        hyper::service::service_fn(move |mut request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(wire.clone());
             router.clone().oneshot(request.map(axum::body::Body::new))
         })
     };
@@ -161,6 +233,7 @@ fn builder() -> Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
         .adaptive_window(true)
         .keep_alive_interval(HEAD_TIME)
         .keep_alive_timeout(HEAD_TIME);

@@ -1,12 +1,14 @@
 //! The HTTP side: one table of routes, one way through for every request.
 //!
-//! A request gets its id, becomes a [`Call`], is answered by the one handler of its
-//! operation or refused, and leaves with `X-Request-Id`, `Server-Timing` and, if it read
+//! A request gets its id, passes `access` (who, may they), becomes a [`Call`], is
+//! answered by the one handler of its operation or refused, and leaves with `X-Request-Id`, `Server-Timing` and, if it read
 //! or wrote, `Rhumb-Session`.  A panic in a handler is our mistake: it is logged, the
 //! client is told 500, the server goes on.
 
+mod access;
 mod aggregate;
 mod answer;
+mod audit;
 mod body;
 mod call;
 mod collections;
@@ -19,8 +21,10 @@ mod export;
 mod forward;
 mod gate;
 mod hits;
+mod identity;
 mod import;
 mod listen;
+mod login;
 mod members;
 mod metrics;
 mod params;
@@ -52,13 +56,16 @@ use rhumb_seams::{CancellationToken, Clock, Ids, Rand, Tasks};
 use rhumb_store::Bucket;
 use tokio::time::Instant;
 
+use crate::guard::Guard;
 use crate::member::Member;
 use crate::readiness::Readiness;
+use crate::tls::ServerTls;
 use answer::Answer;
 use call::Call;
 use forward::Arrival;
 use problem::Refused;
 
+pub(crate) use access::{Caller, outside};
 pub(crate) use answer::write_json;
 pub(crate) use body::Incoming;
 pub use listen::{Listener, listen, listen_to_peers};
@@ -84,6 +91,9 @@ pub struct App {
     readiness: Arc<Readiness>,
     /// In a cluster.
     member: Option<Member>,
+    /// Unless somebody said that there shall be none.
+    guard: Option<Arc<Guard>>,
+    pub tls: Option<ServerTls>,
     /// Cancelled when this node is about to stop: it is not ready for more.
     pub leaving: CancellationToken,
     openapi: Bytes,
@@ -105,6 +115,8 @@ impl App {
         tasks: Tasks,
         readiness: Arc<Readiness>,
         member: Option<Member>,
+        guard: Option<Arc<Guard>>,
+        tls: Option<ServerTls>,
     ) -> Self {
         let limits = Arc::new(settings.limits.clone());
         Self {
@@ -117,6 +129,8 @@ impl App {
             bodies: body::Budget::new(body_budget(&settings), limits.body_bytes),
             readiness,
             member,
+            guard,
+            tls,
             leaving: CancellationToken::new(),
             openapi: rhumb_api::openapi(env!("CARGO_PKG_VERSION")).to_string().into(),
             limits,
@@ -229,12 +243,9 @@ async fn serve(app: Arc<App>, arrival: Arrival, ops: Option<&PathOps>, request: 
     let request_id = request_id(&app, request.headers());
     let found = find(ops, &request);
     let number = found.as_ref().ok().copied();
-    let mut response = match (found, &app.member) {
-        (Ok(number), None) => here(&app, app.db.clone(), number, request, &request_id).await,
-        (Ok(number), Some(member)) => {
-            forward::serve(&app, member, arrival, number, request, &request_id).await
-        }
-        (Err(refusal), _) => {
+    let mut response = match found {
+        Ok(number) => access::serve(&app, arrival, number, request, &request_id).await,
+        Err(refusal) => {
             call::let_go(request, &app);
             refusal.into_response(&request_id)
         }
@@ -250,6 +261,20 @@ async fn serve(app: Arc<App>, arrival: Arrival, ops: Option<&PathOps>, request: 
     app.metrics
         .answered(number, response.status().as_u16(), begin.elapsed());
     response
+}
+
+/// What was let in, answered by this node or by the one that leads.
+async fn answer(
+    app: &Arc<App>,
+    arrival: Arrival,
+    number: usize,
+    request: Request,
+    request_id: &str,
+) -> Response<Body> {
+    match &app.member {
+        None => here(app, app.db.clone(), number, request, request_id).await,
+        Some(member) => forward::serve(app, member, arrival, number, request, request_id).await,
+    }
 }
 
 /// Answered by this node.
@@ -322,6 +347,23 @@ fn handle(call: &mut Call) -> BoxFuture<'_, Refused<Answer>> {
         Op::Query => query::query(call).boxed(),
         Op::Recall => recall::recall(call).boxed(),
         Op::Aggregate => aggregate::aggregate(call).boxed(),
+        Op::Login => login::login(call).boxed(),
+        Op::RefreshToken => login::refresh(call).boxed(),
+        Op::Whoami => identity::whoami(call).boxed(),
+        Op::CreateKey => identity::create_key(call).boxed(),
+        Op::ListKeys => identity::list_keys(call).boxed(),
+        Op::DeleteKey => identity::delete_key(call).boxed(),
+        Op::RotateKey => identity::rotate_key(call).boxed(),
+        Op::PutUser => identity::put_user(call).boxed(),
+        Op::GetUser => identity::get_user(call).boxed(),
+        Op::DeleteUser => identity::delete_user(call).boxed(),
+        Op::PutGroup => identity::put_group(call).boxed(),
+        Op::GetGroup => identity::get_group(call).boxed(),
+        Op::DeleteGroup => identity::delete_group(call).boxed(),
+        Op::PutRole => identity::put_role(call).boxed(),
+        Op::GetRole => identity::get_role(call).boxed(),
+        Op::DeleteRole => identity::delete_role(call).boxed(),
+        Op::Audit => audit::audit(call).boxed(),
         Op::Healthz => process::healthz().boxed(),
         Op::Readyz => process::readyz(call).boxed(),
         Op::Metrics => process::metrics(call).boxed(),
@@ -380,6 +422,7 @@ mod tests {
     fn every_route_is_found_under_its_own_path_and_method() {
         for route in ROUTES {
             let path = route.path.replace("{collection}", "c").replace("{id}", "n1");
+            let path = path.replace("{name}", "ada");
             assert_eq!(op(route.method.name(), &path), Some(route.op), "{path}");
         }
     }

@@ -1,6 +1,8 @@
 //! What is refused, and how that looks to a client.  Every answer that is not a success is
 //! made here, and only here.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use rhumb_core::{Code, Problem};
@@ -17,6 +19,8 @@ pub struct Refusal {
     /// The methods that this path takes, for a 405.
     allow: Option<String>,
     not_leading: bool,
+    /// For a 429.
+    retry_after: Option<Duration>,
 }
 
 /// Put on a response when nothing was done because this node does not lead the collection:
@@ -28,6 +32,7 @@ pub type Refused<T> = Result<T, Refusal>;
 
 /// What a client should wait before it asks again; short, since most waits are for a PUT.
 const RETRY_AFTER_S: &str = "1";
+const CHALLENGE: &str = "Bearer realm=\"rhumb\"";
 
 impl Refusal {
     pub fn method_not_allowed(method: &str, allow: String) -> Self {
@@ -36,6 +41,13 @@ impl Refusal {
         Self {
             allow: Some(allow),
             ..problem.into()
+        }
+    }
+
+    pub fn after(self, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..self
         }
     }
 
@@ -93,7 +105,14 @@ impl Refusal {
             HeaderValue::from_static("application/problem+json"),
         );
         if matches!(wire.status, 429 | 503) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+            let seconds = self
+                .retry_after
+                .map(|wait| wait.as_secs_f64().ceil().max(1.0) as u64);
+            let told = seconds.map_or(HeaderValue::from_static(RETRY_AFTER_S), HeaderValue::from);
+            headers.insert(header::RETRY_AFTER, told);
+        }
+        if wire.status == 401 {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
             headers.insert(header::ALLOW, allow);
@@ -109,6 +128,7 @@ impl From<Problem> for Refusal {
             partitions: Vec::new(),
             allow: None,
             not_leading: false,
+            retry_after: None,
         }
     }
 }
@@ -174,6 +194,15 @@ mod tests {
                 "application/problem+json"
             );
         }
+    }
+
+    #[test]
+    fn whoever_is_not_known_is_told_how_to_prove_themselves() {
+        let response = Refusal::from(Problem::new(Code::Unauthenticated, "x")).into_response("r");
+        assert_eq!(response.headers()[header::WWW_AUTHENTICATE], CHALLENGE);
+        let wait =
+            Refusal::from(Problem::new(Code::TooManyRequests, "x")).after(Duration::from_millis(1_200));
+        assert_eq!(wait.into_response("r").headers()[header::RETRY_AFTER], "2");
     }
 
     #[test]

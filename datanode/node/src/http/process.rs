@@ -86,6 +86,11 @@ pub async fn metrics(call: &mut Call) -> Refused<Answer> {
         text.family("rhumb_led_shards", "gauge", "Shards that this node leads");
         text.sample("rhumb_led_shards", "", f64::from(member.cluster.board.led()));
     }
+    if let Some(expires) = app.tls.as_ref().and_then(|tls| tls.expires_s()) {
+        let about = "When the certificate in use is no longer valid";
+        text.family("rhumb_certificate_expiry_timestamp_seconds", "gauge", about);
+        text.sample("rhumb_certificate_expiry_timestamp_seconds", "", expires);
+    }
     text.family("rhumb_open_cursors", "gauge", "Scans between two pages");
     text.sample("rhumb_open_cursors", "", app.cursors.len() as f64);
     text.family("rhumb_resident_bytes", "gauge", "Resident memory of the process");

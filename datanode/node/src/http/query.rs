@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use futures::{FutureExt, StreamExt, stream};
 use rhumb_core::query::{Consistency, Query, RawQuery};
-use rhumb_core::{Code, Json, Limits, Problem, Schema};
+use rhumb_core::{Code, Filter, Json, Limits, Problem, Schema};
 use rhumb_engine::{EngineError, Reading};
 use tokio::time::Instant;
 
@@ -26,6 +26,8 @@ pub struct Asked {
     consistency: Option<Consistency>,
     timeout: Option<Duration>,
     explain: bool,
+    /// Only what is its own is counted for somebody who may not know of every row.
+    is_scoped: bool,
 }
 
 enum Request {
@@ -42,7 +44,10 @@ pub async fn query(call: &mut Call) -> Refused<Answer> {
     let body = call.json_body().await?;
     let begin = Instant::now();
     let schema = collection.schema();
-    let request = Request::parse(body, &schema, &call.app.limits, call.app.clock.unix_ms())?;
+    let mut request = Request::parse(body, &schema, &call.app.limits, call.app.clock.unix_ms())?;
+    if let Some(scope) = call.scope(&schema) {
+        request.narrow(&scope);
+    }
     call.timing.parse += begin.elapsed();
     let _place = call.app.gate.enter().await?;
     let patience = call.patience();
@@ -141,12 +146,22 @@ async fn answered(reading: &Reading, asked: &Asked, patience: Duration) -> Refus
         .await?;
     Ok(Answered {
         hits,
-        touched,
+        touched: match asked.is_scoped {
+            true => touched.without_totals(),
+            false => touched,
+        },
         took: begin.elapsed(),
     })
 }
 
 impl Request {
+    fn narrow(&mut self, scope: &Filter) {
+        match self {
+            Self::One(asked) => asked.narrow(scope),
+            Self::Batch { queries, .. } => queries.iter_mut().for_each(|asked| asked.narrow(scope)),
+        }
+    }
+
     fn parse(body: Json, schema: &Schema, limits: &Limits, now_ms: i64) -> Result<Self, Problem> {
         if body.get("queries").is_none() {
             return Ok(Self::One(Box::new(Asked::parse(body, schema, limits, now_ms)?)));
@@ -179,6 +194,11 @@ impl Request {
 }
 
 impl Asked {
+    fn narrow(&mut self, scope: &Filter) {
+        self.query.filter = Filter::both(Some(scope.clone()), self.query.filter.take());
+        self.is_scoped = true;
+    }
+
     fn parse(body: Json, schema: &Schema, limits: &Limits, now_ms: i64) -> Result<Self, Problem> {
         let mut members = Members::of("a query", body)?;
         let raw = RawQuery::take(&mut members, limits)?;
@@ -191,6 +211,7 @@ impl Asked {
             consistency,
             timeout,
             explain,
+            is_scoped: false,
         })
     }
 }

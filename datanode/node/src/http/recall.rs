@@ -34,7 +34,9 @@ struct Asked {
 pub async fn recall(call: &mut Call) -> Refused<Answer> {
     let collection = call.collection().await?;
     let body = call.optional_json_body().await?;
-    let asked = Asked::parse(body, &collection.schema(), &call.app.limits)?;
+    let schema = collection.schema();
+    let mut asked = Asked::parse(body, &schema, &call.app.limits)?;
+    asked.filter = Filter::both(call.scope(&schema), asked.filter);
     let _place = call.app.gate.enter().await?;
     let reading = call.read(&collection, asked.consistency).await?;
     let patience = asked.timeout.unwrap_or(call.patience());

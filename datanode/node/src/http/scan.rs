@@ -29,7 +29,7 @@ pub async fn scan(call: &mut Call) -> Refused<Answer> {
             // The snapshot of the first page serves: the parameter is checked and no more.
             call.consistency()?;
             let pinned = call.app.cursors.find(number)?;
-            same_scan(&pinned, &collection, &call.params)?;
+            same_scan(&pinned, &collection, call)?;
             (Some(number), pinned, start)
         }
         None => (None, begin(call, &collection).await?, PageStart::First),
@@ -48,9 +48,11 @@ pub async fn scan(call: &mut Call) -> Refused<Answer> {
 
 /// Of a cursor: it belongs to this collection, and what is asked beside it is what its
 /// scan was asked.  Leaving the other parameters out is fine.
-fn same_scan(pinned: &Pinned, collection: &Collection, params: &Params) -> Result<(), Problem> {
-    let asked = params.identity();
-    let same = asked.iter().all(|pair| pinned.asked.contains(pair));
+///
+/// Another caller's snapshot shows another caller's rows: to others it is no cursor.
+fn same_scan(pinned: &Pinned, collection: &Collection, call: &Call) -> Result<(), Problem> {
+    let asked = call.params.identity();
+    let same = asked.iter().all(|pair| pinned.asked.contains(pair)) && pinned.caller == call.caller.mark();
     if same && pinned.collection == collection.entry().id {
         return Ok(());
     }
@@ -63,7 +65,9 @@ fn same_scan(pinned: &Pinned, collection: &Collection, params: &Params) -> Resul
 
 async fn begin(call: &mut Call, collection: &Arc<Collection>) -> Refused<Arc<Pinned>> {
     let consistency = call.consistency()?;
-    let scan = parse(&call.params, &collection.schema(), &call.app.limits)?;
+    let schema = collection.schema();
+    let mut scan = parse(&call.params, &schema, &call.app.limits)?;
+    scan.filter = Filter::both(call.scope(&schema), scan.filter);
     let include = scan.include.clone();
     let reading = call.read(collection, consistency).await?;
     let snapshot = in_time(call.patience(), reading.scan(scan)).await?;
@@ -73,6 +77,7 @@ async fn begin(call: &mut Call, collection: &Arc<Collection>) -> Refused<Arc<Pin
         schema: collection.schema(),
         include,
         asked: call.params.identity(),
+        caller: call.caller.mark(),
     }))
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rhumb_core::write::{Idempotency, Write};
-use rhumb_core::{Code, Limits, Problem, Schema};
+use rhumb_core::{Code, Filter, Limits, Problem, Schema};
 use rhumb_engine::{Collection, EngineError, Written};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::access::{Caller, first_outside, outside};
 use super::body::Whole;
 use super::call::{Call, LARGE_BODY};
 use super::problem::Refused;
@@ -29,6 +30,10 @@ pub async fn apply<F>(
 where
     F: Fn(&Bytes, &Schema, &Limits) -> Result<Write, Problem> + Clone + Send + 'static,
 {
+    let caller = call.caller.clone();
+    let typed = move |bytes: &Bytes, schema: &Schema, limits: &Limits| {
+        scoped(typed(bytes, schema, limits)?, &caller, schema, limits)
+    };
     for _ in 0..ATTEMPTS {
         let begin = Instant::now();
         let (schema, limits) = (collection.schema(), call.app.limits.clone());
@@ -57,6 +62,25 @@ where
     Err(EngineError::SchemaMoved.into())
 }
 
+/// The write as its caller may make it.  Documents of its own that lie outside its rows are
+/// refused here, before any partition is asked; what it meets there is judged there.
+pub fn scoped(mut write: Write, caller: &Caller, schema: &Schema, limits: &Limits) -> Result<Write, Problem> {
+    if !caller.is_scoped() {
+        return Ok(write);
+    }
+    // A filter looks at what is stored; a document brings its new fields along.
+    let by_filter = caller.scope(schema, limits);
+    write.delete_by_filter = write
+        .delete_by_filter
+        .and_then(|filter| Filter::both(by_filter, Some(filter)));
+    write.scope = caller.scope(&schema.extend(&write.new_fields, limits)?, limits);
+    let scope = write.scope.as_ref();
+    match scope.and_then(|scope| first_outside(scope, &write.upsert)) {
+        Some(id) => Err(outside(id)),
+        None => Ok(write),
+    }
+}
+
 /// The key of the request, and a hash of all that makes it this request: a repeat is the
 /// same method on the same path under the same conditions with the same body.
 pub fn idempotency(call: &Call, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
@@ -79,8 +103,13 @@ pub fn idempotency(call: &Call, body: &[u8]) -> Result<Option<Idempotency>, Prob
         hash.update(part.as_bytes());
     }
     hash.update(body);
+    // Two callers may choose the same key, and must not learn of each other by it.
+    let key = match &call.app.guard {
+        Some(_) => format!("{}\n{key}", call.caller.identity.subject),
+        None => key.to_owned(),
+    };
     Ok(Some(Idempotency {
-        key: key.to_owned(),
+        key,
         body_hash: hash.digest(),
     }))
 }

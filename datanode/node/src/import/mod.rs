@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use rhumb_core::write::Idempotency;
-use rhumb_core::{Code, Limits, Position, Problem};
+use rhumb_core::{Code, Filter, Limits, Position, Problem, Schema};
 use rhumb_engine::{Collection, EngineError};
 use rhumb_formats::{Chunk, Failure, Typed, typed};
 use rhumb_seams::{OnExit, Tasks};
@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::http::{Caller, outside};
 pub use report::Reporter;
 pub use source::{Format, Message, Source};
 
@@ -39,6 +40,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub struct Import {
     pub collection: Arc<Collection>,
     pub limits: Arc<Limits>,
+    pub caller: Caller,
     pub tasks: Tasks,
     /// Makes the keys of its chunks its own.
     pub name: String,
@@ -118,8 +120,9 @@ impl Import {
 
     async fn typed(&self, chunk: &Arc<Chunk>) -> Result<Typed, Problem> {
         let (chunk, schema, limits) = (chunk.clone(), self.collection.schema(), self.limits.clone());
+        let caller = self.caller.clone();
         self.tasks
-            .compute(move || typed(&chunk, &schema, &limits))
+            .compute(move || within(typed(&chunk, &schema, &limits), &caller, &schema, &limits))
             .await
             .map_err(|_| panicked())
     }
@@ -130,6 +133,7 @@ impl Import {
             chunk,
             collection: self.collection.clone(),
             limits: self.limits.clone(),
+            caller: self.caller.clone(),
             tasks: self.tasks.clone(),
             key: format!("import:{}:{number}", self.name),
         };
@@ -171,6 +175,7 @@ struct Batch {
     chunk: Arc<Chunk>,
     collection: Arc<Collection>,
     limits: Arc<Limits>,
+    caller: Caller,
     tasks: Tasks,
     key: String,
 }
@@ -238,16 +243,43 @@ impl Batch {
 
     async fn typed_again(&self) -> Result<Typed, Problem> {
         let (chunk, schema, limits) = (self.chunk.clone(), self.collection.schema(), self.limits.clone());
+        let caller = self.caller.clone();
         self.tasks
-            .compute(move || typed(&chunk, &schema, &limits))
+            .compute(move || within(typed(&chunk, &schema, &limits), &caller, &schema, &limits))
             .await
             .map_err(|_| panicked())
     }
 }
 
+/// Rows outside what the caller may write are counted as failed, like those that cannot be
+/// typed.
+fn within(mut typed: Typed, caller: &Caller, schema: &Schema, limits: &Limits) -> Typed {
+    if !caller.is_scoped() {
+        return typed;
+    }
+    let extended = schema.extend(&typed.write.new_fields, limits);
+    let scope = extended.ok().and_then(|schema| caller.scope(&schema, limits));
+    let scope = scope.unwrap_or_else(Filter::nothing);
+    let failures = &mut typed.failures;
+    let before = typed.write.upsert.len();
+    typed.write.upsert.retain(|(id, document)| {
+        let is_own = scope.matches(id, document);
+        if !is_own {
+            failures.push(Failure {
+                line: 0,
+                problem: outside(id),
+            });
+        }
+        is_own
+    });
+    typed.rows -= (before - typed.write.upsert.len()) as u64;
+    typed.write.scope = Some(scope);
+    typed
+}
+
 /// Whether a refusal is about what the rows hold, and not about the collection.
 fn is_of_rows(code: Code) -> bool {
-    rhumb_api::status(code) == 422
+    rhumb_api::status(code) == 422 || code == Code::Forbidden
 }
 
 /// Whether the same write may go through later.

@@ -1,0 +1,51 @@
+//! `rhumb audit verify`: is the audit in a store whole?
+
+use std::process::ExitCode;
+
+use super::fail;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Every chain, line by line.
+    Verify {
+        /// file:///path, s3://bucket/prefix or memory://
+        #[arg(long, env = "RHUMB_STORE")]
+        store: String,
+    },
+}
+
+pub async fn run(args: Args) -> ExitCode {
+    let Command::Verify { store } = args.command;
+    let url = match store.parse() {
+        Ok(url) => url,
+        Err(e) => return fail(&format!("store: {e}")),
+    };
+    let chains = match rhumb_node::verify_audit(&url).await {
+        Ok(chains) => chains,
+        Err(e) => return fail(&e.to_string()),
+    };
+    let mut whole = true;
+    for (name, verdict) in &chains {
+        match verdict {
+            Ok(found) if found.ended => eprintln!("ok    {name}  {} records, ended", found.records),
+            Ok(found) => eprintln!(
+                "open  {name}  {} records; its process runs, was killed, or its end was taken away",
+                found.records
+            ),
+            Err(broken) => {
+                whole = false;
+                eprintln!("FAIL  {name}  {broken}");
+            }
+        }
+    }
+    match whole {
+        true => ExitCode::SUCCESS,
+        false => fail("the audit was changed"),
+    }
+}
