@@ -14,7 +14,10 @@ mod memory;
 mod readiness;
 mod serve;
 mod settings;
+mod store_tools;
 
 pub use byte_size::ByteSize;
-pub use serve::{Exit, ServeError, doctor, serve};
-pub use settings::{DEFAULT_LISTEN, DEFAULT_STORE, Settings, SettingsError, Source};
+pub use rhumb_store::crypt::MasterKey;
+pub use serve::{Exit, ServeError, serve};
+pub use settings::{DEFAULT_LISTEN, DEFAULT_STORE, KeySource, KeyText, Settings, SettingsError, Source};
+pub use store_tools::{Diagnosis, doctor, renew_keys, rotate_keys};

@@ -237,6 +237,7 @@ async fn open(
     let options = BucketOptions {
         ram_cache_bytes: cache,
         disk_cache: Some((settings.cache_dir.clone(), settings.cache_size.0)),
+        master_key: settings.master_key.clone(),
         ..BucketOptions::default()
     };
     let mut pause = FIRST_PAUSE;
@@ -331,21 +332,4 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-/// The checks that decide whether a store can be trusted with data.
-pub async fn doctor(store: &StoreUrl) -> Result<Vec<Check>, StoreError> {
-    let clock = Clock::system();
-    let rand = Rand::from_entropy();
-    let ids = Ids::new(clock.clone(), rand.clone());
-    let options = BucketOptions {
-        ram_cache_bytes: 0,
-        disk_cache: None,
-        certify: false,
-        ..BucketOptions::default()
-    };
-    Ok(Bucket::open(store, options, clock, rand, ids)
-        .await?
-        .certify()
-        .await)
 }

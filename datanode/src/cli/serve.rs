@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rhumb_node::{ByteSize, Settings, Source};
+use rhumb_node::{ByteSize, KeySource, Settings, Source};
 
 use super::fail;
+use super::keys::KeyArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,6 +31,8 @@ pub struct Args {
     cache_dir: Option<PathBuf>,
     #[arg(long, env = "RHUMB_CACHE_SIZE")]
     cache_size: Option<ByteSize>,
+    #[command(flatten)]
+    encryption: KeyArgs,
     /// A TOML file with the same names; flags and environment win.
     #[arg(long, env = "RHUMB_CONFIG")]
     config: Option<PathBuf>,
@@ -52,6 +55,7 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 fn settings(args: Args) -> Result<Settings, rhumb_node::SettingsError> {
+    let KeySource { file, command, key } = args.encryption.source();
     let mut sources = vec![Source {
         store: args.store,
         listen: args.listen,
@@ -60,6 +64,9 @@ fn settings(args: Args) -> Result<Settings, rhumb_node::SettingsError> {
         memory_limit: args.memory_limit,
         cache_dir: args.cache_dir,
         cache_size: args.cache_size,
+        encryption_key_file: file,
+        encryption_key_command: command,
+        encryption_key: key,
         ..Source::default()
     }];
     if let Some(path) = &args.config {
