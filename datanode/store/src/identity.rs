@@ -186,7 +186,7 @@ mod tests {
         let identity = Identity::new("01arz3ndektsv4rrffq69g5fav".into(), false);
         assert_eq!(
             serde_json::to_string(&identity).expect("json"),
-            r#"{"format":1,"uid":"01arz3ndektsv4rrffq69g5fav","sum":"OLDSUM"}"#
+            r#"{"format":1,"uid":"01arz3ndektsv4rrffq69g5fav","sum":"d1950fdd3473caec"}"#
         );
     }
 }

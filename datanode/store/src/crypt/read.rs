@@ -9,17 +9,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::{self, BoxStream};
 use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
     Attributes, Error as OsError, Extensions, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta,
     Result,
 };
 
-use super::format::{self, CHUNK, FOOTER, Footer, Opener, SEALED_CHUNK};
+use super::format::{self, CHUNK, FOOTER, Footer, KeyId, Opener, SEALED_CHUNK};
 use super::{LAYER, Shared, as_os_error};
 use crate::damaged::Damaged;
+use crate::failure::Failure;
 use crate::metrics::Event;
 
 /// Damage on the way is gone the next time; damage at rest stays.
@@ -34,6 +35,7 @@ const TAIL: u64 = SEALED_CHUNK + FOOTER;
 /// An object that can be opened without another look at its footer.
 #[derive(Debug)]
 pub(super) struct Known {
+    key: KeyId,
     etag: Option<String>,
     sealed: u64,
     opener: Opener,
@@ -133,7 +135,7 @@ impl Shared {
 
     pub(super) async fn get(self: &Arc<Self>, location: &Path, options: &GetOptions) -> Result<GetResult> {
         for _ in 0..READS {
-            let found = match self.known.get(location) {
+            let found = match self.known(location).await? {
                 Some(known) => self.get_known(location, options, known).await?,
                 None => None,
             };
@@ -147,6 +149,22 @@ impl Shared {
             self.metrics.count(Event::Damaged);
         }
         Err(damaged(location))
+    }
+
+    /// What was learnt, as long as its key is in use: another process may have destroyed it.
+    async fn known(&self, location: &Path) -> Result<Option<Arc<Known>>> {
+        let Some(known) = self.known.get(location) else {
+            return Ok(None);
+        };
+        let scope = self.keyring.scope_of(location);
+        let key = self.keyring.key(&scope, known.key).await.map_err(as_os_error);
+        match key {
+            Ok(Some(_)) => Ok(Some(known)),
+            gone => {
+                self.known.invalidate(location);
+                gone.map(|_| None)
+            }
+        }
     }
 
     /// `None`: it is not known so any more, or does not open.
@@ -166,18 +184,24 @@ impl Shared {
             range: Some(GetRange::Bounded(known.opener.around(&step))),
             ..options.clone()
         };
-        let found = self
-            .inner
-            .get_opts(location, asked)
-            .await
-            .inspect_err(|_| forget())?;
+        let found = match self.inner.get_opts(location, asked).await {
+            // It is shorter now.
+            Err(e) if Failure::of(&e) == Failure::Refused => {
+                forget();
+                return Ok(None);
+            }
+            found => found?,
+        };
         let answer = Answer::of(found).await?;
         if answer.meta.e_tag != known.etag || answer.meta.size != known.sealed {
             forget();
             return Ok(None);
         }
-        let opened = known.opener.open(&step, &answer.bytes).inspect_err(|_| forget());
-        let Ok(first) = opened else { return Ok(None) };
+        let Ok(first) = known.opener.open(&step, &answer.bytes) else {
+            forget();
+            self.metrics.count(Event::Damaged);
+            return Ok(None);
+        };
         Ok(Some(self.answer(location, answer, known, range, first)))
     }
 
@@ -236,7 +260,17 @@ impl Shared {
             range,
             ..options.clone()
         };
-        let mut found = self.inner.get_opts(location, asked).await?;
+        let mut found = match self.inner.get_opts(location, asked).await {
+            // S3 has no range to answer with when an object is empty.
+            Err(e) if !whole && Failure::of(&e) == Failure::Refused => {
+                let asked = GetOptions {
+                    range: None,
+                    ..options.clone()
+                };
+                self.inner.get_opts(location, asked).await?
+            }
+            found => found?,
+        };
         if whole && found.meta.size > STEP {
             // In steps, then: nothing of it can be opened before its end is here.
             let asked = GetOptions {
@@ -258,6 +292,7 @@ impl Shared {
             return Ok(None);
         };
         let known = Arc::new(Known {
+            key: footer.key,
             etag: answer.meta.e_tag.clone(),
             sealed: answer.meta.size,
             opener,
@@ -333,7 +368,7 @@ impl Shared {
 
     pub(super) async fn ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         for _ in 0..READS {
-            let known = self.known.get(location);
+            let known = self.known(location).await?;
             let (known, tail) = match known {
                 Some(known) => (known, None),
                 None => match self.learn(location, &tail_only()).await? {
