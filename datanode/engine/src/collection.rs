@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use rhumb_core::query::Consistency;
 use rhumb_core::write::{Counts, Write};
 use rhumb_core::{DocId, FieldName, FieldType, Position, Schema};
+use rhumb_store::StoreError;
 use rhumb_store::catalog::{Catalog, CatalogEntry};
+use rhumb_store::crypt::KeyProblem;
 use tokio::time::Instant;
 
 use crate::database::{OpenStats, Sharing};
@@ -286,8 +288,10 @@ impl Collection {
         for index in 0..self.cells.len() as u32 {
             match self.partition(index).await {
                 Ok(partition) => partition.seal().await?,
-                // Sealed by an earlier attempt.
-                Err(EngineError::Store(rhumb_store::StoreError::Sealed { .. })) => {}
+                // Sealed by an earlier attempt, which may have got as far as its keys.
+                Err(EngineError::Store(
+                    StoreError::Sealed { .. } | StoreError::Key(KeyProblem::Destroyed { .. }),
+                )) => {}
                 Err(e) => return Err(e),
             }
         }

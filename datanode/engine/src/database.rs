@@ -289,6 +289,8 @@ impl Database {
             None => Arc::new(self.made(entry.clone())),
         };
         collection.seal().await?;
+        // Before the name is free: whoever finds the entry still being deleted repeats this.
+        self.inner.env.bucket.destroy_keys(&entry.id).await?;
         self.inner.catalog.finish_removal(&entry.name, &entry.id).await?;
         let env = self.inner.env.clone();
         self.inner.env.tasks.spawn("collection removal", OnExit::Fine, async move {

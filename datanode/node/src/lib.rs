@@ -15,9 +15,14 @@ mod memory;
 mod readiness;
 mod serve;
 mod settings;
+mod store_tools;
 mod tls;
 
 pub use byte_size::ByteSize;
 pub use guard::AuditVerdict;
-pub use serve::{Exit, Ready, ServeError, doctor, serve, verify_audit};
-pub use settings::{DEFAULT_LISTEN, DEFAULT_STORE, SecuritySource, Settings, SettingsError, Source};
+pub use rhumb_store::crypt::MasterKey;
+pub use serve::{Exit, Ready, ServeError, serve};
+pub use settings::{
+    DEFAULT_LISTEN, DEFAULT_STORE, KeySource, KeyText, SecuritySource, Settings, SettingsError, Source,
+};
+pub use store_tools::{Diagnosis, doctor, renew_keys, rotate_keys, verify_audit};

@@ -15,11 +15,10 @@ use rhumb_auth::MintedKey;
 use rhumb_cluster::{Cluster, ClusterError, Identity, Peers, Tls, TlsError, World};
 use rhumb_engine::{Database, EngineError, Sharing};
 use rhumb_seams::{Clock, Ids, OnExit, Rand, Tasks};
-use rhumb_store::certify::Check;
-use rhumb_store::{Bucket, BucketOptions, ErrorKind, StoreError, StoreUrl};
+use rhumb_store::{Bucket, BucketOptions, ErrorKind, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::guard::{AuditVerdict, Guard, GuardError, verify_audit as verify_audit_of};
+use crate::guard::{Guard, GuardError};
 use crate::http::{App, Listener, body_budget, listen, listen_to_peers};
 use crate::member::{Collections, Member};
 use crate::readiness::Readiness;
@@ -288,6 +287,7 @@ async fn open(
     let options = BucketOptions {
         ram_cache_bytes: cache,
         disk_cache: Some((settings.cache_dir.clone(), settings.cache_size.0)),
+        master_key: settings.master_key.clone(),
         ..BucketOptions::default()
     };
     let mut pause = FIRST_PAUSE;
@@ -382,36 +382,4 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-/// Every chain of the audit in a store, and what holding it against its hashes found.
-pub async fn verify_audit(store: &StoreUrl) -> Result<Vec<AuditVerdict>, StoreError> {
-    let clock = Clock::system();
-    let rand = Rand::from_entropy();
-    let ids = Ids::new(clock.clone(), rand.clone());
-    let options = BucketOptions {
-        ram_cache_bytes: 0,
-        disk_cache: None,
-        certify: false,
-        ..BucketOptions::default()
-    };
-    let bucket = Bucket::open(store, options, clock, rand, ids).await?;
-    verify_audit_of(&bucket).await
-}
-
-/// The checks that decide whether a store can be trusted with data.
-pub async fn doctor(store: &StoreUrl) -> Result<Vec<Check>, StoreError> {
-    let clock = Clock::system();
-    let rand = Rand::from_entropy();
-    let ids = Ids::new(clock.clone(), rand.clone());
-    let options = BucketOptions {
-        ram_cache_bytes: 0,
-        disk_cache: None,
-        certify: false,
-        ..BucketOptions::default()
-    };
-    Ok(Bucket::open(store, options, clock, rand, ids)
-        .await?
-        .certify()
-        .await)
 }

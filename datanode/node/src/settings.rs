@@ -5,13 +5,16 @@
 //! names an option, then the default.  Nothing after this file sees an unparsed value.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rhumb_core::Limits;
 use rhumb_core::problem::did_you_mean;
 use rhumb_store::StoreUrl;
+use rhumb_store::crypt::{KeyProblem, MasterKey};
 use serde::Deserialize;
 
 use crate::byte_size::ByteSize;
@@ -27,6 +30,8 @@ const DEFAULT_CACHE_DIR: &str = "./rhumb-cache";
 const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(10 << 30);
 /// Less leaves no room for one large request beside a view.
 const LEAST_MEMORY: ByteSize = ByteSize(128 << 20);
+/// A key management service answers in less than a second, or is away.
+const KEY_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -39,6 +44,8 @@ pub struct Settings {
     pub cache_dir: PathBuf,
     pub cache_size: ByteSize,
     pub limits: Limits,
+    /// Of an encrypted database.
+    pub master_key: Option<Arc<MasterKey>>,
     /// This node's place in a cluster; the operator sets it.
     pub cluster: Option<rhumb_cluster::Settings>,
 }
@@ -55,6 +62,11 @@ pub struct Source {
     pub memory_limit: Option<ByteSize>,
     pub cache_dir: Option<PathBuf>,
     pub cache_size: Option<ByteSize>,
+    pub encryption_key_file: Option<PathBuf>,
+    pub encryption_key_command: Option<PathBuf>,
+    /// From the environment alone: a configuration file is no place for a key.
+    #[serde(skip)]
+    pub encryption_key: Option<KeyText>,
     /// By the names of [`Limits`]; sizes may have units.
     pub limits: BTreeMap<String, ByteSize>,
     pub security: SecuritySource,
@@ -82,6 +94,55 @@ pub enum SettingsError {
     ZeroLimit { name: String },
     #[error("{0}")]
     Security(String),
+    #[error(
+        "encryption: several master keys are named; name one of --encryption-key-file, --encryption-key-command \
+         and RHUMB_ENCRYPTION_KEY"
+    )]
+    SeveralKeys,
+    #[error("encryption: {0}")]
+    Key(#[from] KeyProblem),
+}
+
+/// Where the master key of an encrypted database comes from: one of these, or none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KeySource {
+    pub file: Option<PathBuf>,
+    pub command: Option<PathBuf>,
+    pub key: Option<KeyText>,
+}
+
+/// A key in the clear, which no `Debug` shows.
+#[derive(Clone, PartialEq)]
+pub struct KeyText(pub String);
+
+impl fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyText")
+    }
+}
+
+impl KeySource {
+    /// What `source` says, unless that is nothing.
+    fn named(source: &Source) -> Option<Self> {
+        let named = Self {
+            file: source.encryption_key_file.clone(),
+            command: source.encryption_key_command.clone(),
+            key: source.encryption_key.clone(),
+        };
+        Some(named).filter(|named| *named != Self::default())
+    }
+
+    /// Reads the file, if it is one; starts no command.
+    pub fn master_key(&self) -> Result<Option<Arc<MasterKey>>, SettingsError> {
+        let key = match (&self.file, &self.command, &self.key) {
+            (None, None, None) => return Ok(None),
+            (Some(file), None, None) => MasterKey::from_file(file)?,
+            (None, Some(program), None) => MasterKey::from_command(program.clone(), KEY_COMMAND_TIMEOUT),
+            (None, None, Some(KeyText(text))) => MasterKey::parse(text)?,
+            _ => return Err(SettingsError::SeveralKeys),
+        };
+        Ok(Some(Arc::new(key)))
+    }
 }
 
 impl Source {
@@ -122,6 +183,7 @@ impl Settings {
         let cache_dir = first(sources, |s| s.cache_dir.clone()).unwrap_or_else(|| DEFAULT_CACHE_DIR.into());
         let cache_size = first(sources, |s| s.cache_size).unwrap_or(DEFAULT_CACHE_SIZE);
         let limits = limits(sources)?;
+        let encryption = sources.iter().find_map(KeySource::named).unwrap_or_default();
         Ok(Self {
             store,
             listen,
@@ -131,6 +193,7 @@ impl Settings {
             cache_dir,
             cache_size,
             limits,
+            master_key: encryption.master_key()?,
             cluster: None,
         })
     }
@@ -240,6 +303,35 @@ mod tests {
             parsed("listen = \"7480\""),
             Err(SettingsError::Listen(_))
         ));
+    }
+
+    #[test]
+    fn one_master_key_is_taken_from_one_place_and_never_shown() {
+        let key = "5a".repeat(31) + "00";
+        let by_text = |text: &str| Source {
+            encryption_key: Some(KeyText(text.to_owned())),
+            ..Source::default()
+        };
+        let settings = Settings::from_sources(&[by_text(&key)]).expect("a key");
+        assert!(settings.master_key.is_some() && !format!("{settings:?}").contains("5a5a"));
+        let none = Settings::from_sources(&[]).expect("valid");
+        assert!(none.master_key.is_none());
+        assert!(matches!(
+            Settings::from_sources(&[by_text("password")]),
+            Err(SettingsError::Key(KeyProblem::Unusable(_)))
+        ));
+        let file = "encryption_key_file = \"/nowhere/at-all\"";
+        assert!(
+            matches!(parsed(file), Err(SettingsError::Key(e)) if e.to_string().contains("/nowhere/at-all"))
+        );
+        let both = format!("{file}\nencryption_key_command = \"/usr/bin/kms\"");
+        assert!(matches!(parsed(&both), Err(SettingsError::SeveralKeys)));
+        let flags_win = [by_text(&key), toml::from_str(file).expect("valid toml")];
+        assert!(Settings::from_sources(&flags_win).is_ok());
+        assert!(
+            toml::from_str::<Source>("encryption_key = \"x\"").is_err(),
+            "no key in a configuration file"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rhumb_core::{CollectionId, Epoch, Seq, Slot};
 use rhumb_seams::{Clock, Ids, Rand};
 use rhumb_store::cas::Cas;
+use rhumb_store::crypt::MasterKey;
 use rhumb_store::deviation::Deviation;
 use rhumb_store::log::{AppendError, Barrier, Claim, Log, PartitionFolder, Pending, takeover};
 use rhumb_store::retry::RetryPolicy;
@@ -85,6 +86,7 @@ pub struct Node {
     pub clock: Clock,
     pub rand: Rand,
     pub sabotage: Option<Sabotage>,
+    pub master_key: Option<Arc<MasterKey>>,
 }
 
 /// What a leader knows: every operation of the partition, and up to which slot.
@@ -129,6 +131,7 @@ impl Node {
             ram_cache_bytes: 0,
             retry: self.habits.retry.clone(),
             certify: false,
+            master_key: self.master_key.clone(),
             ..BucketOptions::default()
         };
         let rand = Rand::from_seed(self.rand.u64());

@@ -55,6 +55,24 @@ fn no_seed_loses_doubles_or_reorders_anything() {
 }
 
 #[test]
+fn no_seed_loses_doubles_or_reorders_anything_under_encryption() {
+    let mut total = Totals::default();
+    for seed in 1..=SEEDS / 3 {
+        let plan = Plan {
+            encrypted: true,
+            ..Plan::default()
+        };
+        let report = run_seed(seed, plan);
+        if !report.violations.is_empty() {
+            fail(&report);
+        }
+        total.add(&report);
+    }
+    eprintln!("{total:?}");
+    total.must_have_done_something();
+}
+
+#[test]
 fn a_seed_is_the_same_run_every_time() {
     for seed in 1..=12 {
         let (once, again) = (run_seed(seed, Plan::default()), run_seed(seed, Plan::default()));

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::fail;
+use super::keys::KeyArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -17,16 +18,22 @@ enum Command {
         /// file:///path, s3://bucket/prefix or memory://
         #[arg(long, env = "RHUMB_STORE")]
         store: String,
+        #[command(flatten)]
+        encryption: KeyArgs,
     },
 }
 
 pub async fn run(args: Args) -> ExitCode {
-    let Command::Verify { store } = args.command;
+    let Command::Verify { store, encryption } = args.command;
     let url = match store.parse() {
         Ok(url) => url,
         Err(e) => return fail(&format!("store: {e}")),
     };
-    let chains = match rhumb_node::verify_audit(&url).await {
+    let master_key = match encryption.source().master_key() {
+        Ok(key) => key,
+        Err(e) => return fail(&e.to_string()),
+    };
+    let chains = match rhumb_node::verify_audit(&url, master_key).await {
         Ok(chains) => chains,
         Err(e) => return fail(&e.to_string()),
     };

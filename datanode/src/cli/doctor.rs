@@ -3,12 +3,15 @@
 use std::process::ExitCode;
 
 use super::fail;
+use super::keys::KeyArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// file:///path, s3://bucket/prefix or memory://
     #[arg(long, env = "RHUMB_STORE")]
     store: String,
+    #[command(flatten)]
+    encryption: KeyArgs,
 }
 
 pub async fn run(args: Args) -> ExitCode {
@@ -16,8 +19,12 @@ pub async fn run(args: Args) -> ExitCode {
         Ok(url) => url,
         Err(e) => return fail(&format!("store: {e}")),
     };
-    let checks = match rhumb_node::doctor(&url).await {
-        Ok(checks) => checks,
+    let master_key = match args.encryption.source().master_key() {
+        Ok(key) => key,
+        Err(e) => return fail(&e.to_string()),
+    };
+    let rhumb_node::Diagnosis { checks, encryption } = match rhumb_node::doctor(&url, master_key).await {
+        Ok(found) => found,
         Err(e) => return fail(&e.to_string()),
     };
     for check in &checks {
@@ -28,6 +35,13 @@ pub async fn run(args: Args) -> ExitCode {
             check.took,
             check.detail()
         );
+    }
+    match encryption {
+        Some(found) => eprintln!(
+            "encrypted: {}, data keys wrapped by master key {}",
+            found.cipher, found.master_key
+        ),
+        None => eprintln!("not encrypted by us"),
     }
     match checks.iter().all(|check| check.ok()) {
         true => ExitCode::SUCCESS,

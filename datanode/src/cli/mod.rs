@@ -1,11 +1,12 @@
 //! The command line: every subcommand is a client of the same API, except `serve`, which
-//! is the server, and `doctor`, which looks at a store directly.
+//! is the server, and `doctor` and `keys`, which look at a store directly.
 
 mod audit;
 mod bench;
 mod client;
 mod doctor;
 mod import;
+mod keys;
 mod query;
 mod serve;
 
@@ -27,6 +28,8 @@ enum Command {
     Serve(serve::Args),
     /// Check whether a store can be trusted with a database.
     Doctor(doctor::Args),
+    /// Change the keys of an encrypted database.
+    Keys(keys::Args),
     /// Stream a file into a collection.
     Import(import::Args),
     /// Ask a collection for the nearest documents.
@@ -41,6 +44,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
+        Command::Keys(args) => keys::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Query(args) => query::run(args).await,
         Command::Audit(args) => audit::run(args).await,

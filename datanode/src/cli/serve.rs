@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rhumb_node::{ByteSize, Ready, SecuritySource, Settings, Source};
+use rhumb_node::{ByteSize, KeySource, Ready, SecuritySource, Settings, Source};
 
 use super::fail;
+use super::keys::KeyArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -43,6 +44,8 @@ pub struct Args {
     /// A file with a key that is made an admin's at each start.
     #[arg(long, env = "RHUMB_ADMIN_KEY_FILE")]
     admin_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    encryption: KeyArgs,
     /// A TOML file with the same names; flags and environment win.
     #[arg(long, env = "RHUMB_CONFIG")]
     config: Option<PathBuf>,
@@ -65,6 +68,7 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 fn settings(args: Args) -> Result<Settings, rhumb_node::SettingsError> {
+    let KeySource { file, command, key } = args.encryption.source();
     let mut sources = vec![Source {
         store: args.store,
         listen: args.listen,
@@ -81,6 +85,9 @@ fn settings(args: Args) -> Result<Settings, rhumb_node::SettingsError> {
             admin_key_file: args.admin_key_file,
             ..SecuritySource::default()
         },
+        encryption_key_file: file,
+        encryption_key_command: command,
+        encryption_key: key,
         ..Source::default()
     }];
     if let Some(path) = &args.config {

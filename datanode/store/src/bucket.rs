@@ -2,8 +2,9 @@
 //! the few calls the protocol is written with.
 //!
 //! What is stacked, from the caller down: `cache → sums → retry → metrics → faults →
-//! backend`.  The cache is on top so that a hit costs nothing and a block enters it only
-//! whole and checked.  Metrics lie below the retries so that they
+//! backend`, and in an encrypted database `crypt` instead of `sums`.  The cache is on top so
+//! that a hit costs nothing and a block enters it only whole and checked.  Encryption is
+//! above the retries, so that a repeated write is the same bytes.  Metrics lie below the retries so that they
 //! count requests as the store sees (and bills) them.  Faults lie directly on the backend:
 //! everything above must survive them.
 
@@ -18,10 +19,12 @@ use object_store::{
     Attributes, Error as OsError, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
     UpdateVersion,
 };
+use rhumb_core::CollectionId;
 use rhumb_seams::{Clock, Ids, Rand};
 
 use crate::cache::{CacheOptions, ReadCache};
 use crate::certify::{self, Check};
+use crate::crypt::{CIPHER, CryptStore, Keyring, MasterKey, Scope};
 use crate::fault::{FaultStore, Faults};
 use crate::file::FileStore;
 use crate::identity::{self, Identity};
@@ -68,6 +71,9 @@ pub struct BucketOptions {
     pub s3_overrides: Vec<(String, String)>,
     /// Refuse the store unless it passes every check.  Only tests of broken stores say no.
     pub certify: bool,
+    /// The master key of an encrypted database.  A new database is encrypted when it is
+    /// given; an existing one must be what this says.
+    pub master_key: Option<Arc<MasterKey>>,
 }
 
 impl Default for BucketOptions {
@@ -79,6 +85,7 @@ impl Default for BucketOptions {
             retry: RetryPolicy::default(),
             s3_overrides: Vec::new(),
             certify: true,
+            master_key: None,
         }
     }
 }
@@ -101,12 +108,30 @@ struct Inner {
     store: Arc<dyn ObjectStore>,
     /// Below the cache and the checksums: for our own objects, which carry theirs.
     direct: Arc<dyn ObjectStore>,
+    /// Below the encryption too: what certification tries out.
+    bare: Arc<dyn ObjectStore>,
+    sealing: Option<Sealing>,
     prefix: Path,
     identity: Identity,
     metrics: Metrics,
     ids: Ids,
     /// Where the objects lie as files.
     folder: Option<PathBuf>,
+}
+
+/// What an encrypted database is sealed with.
+#[derive(Debug)]
+struct Sealing {
+    keyring: Keyring,
+    store: CryptStore,
+}
+
+/// What `rhumb doctor` says of an encrypted database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encryption {
+    pub cipher: &'static str,
+    /// The names of the master keys at hand, the one that wraps first.
+    pub master_key: String,
 }
 
 impl Bucket {
@@ -156,9 +181,10 @@ impl Bucket {
     ) -> Result<Self> {
         let metrics = Metrics::default();
         let local = place != Place::Remote;
-        // Faults must meet every read.
+        // Faults must meet every read, and ciphertext is of no use.
+        let bare_files = options.faults.is_none() && options.master_key.is_none();
         let folder = match place {
-            Place::Folder(folder) if options.faults.is_none() => Some(folder),
+            Place::Folder(folder) if bare_files => Some(folder),
             _ => None,
         };
         let faulty: Arc<dyn ObjectStore> = match &options.faults {
@@ -166,41 +192,30 @@ impl Bucket {
             None => backend,
         };
         let measured = Arc::new(MetricsStore::new(faulty, metrics.clone()));
-        let direct: Arc<dyn ObjectStore> = Arc::new(RetryStore::new(
+        let bare: Arc<dyn ObjectStore> = Arc::new(RetryStore::new(
             measured,
-            options.retry,
+            options.retry.clone(),
             metrics.clone(),
             rand,
             ids.clone(),
         ));
         if options.certify {
-            certify::require(&certify::run(&direct, &prefix, &ids).await)?;
+            certify::require(&certify::run(&bare, &prefix, &ids).await)?;
         }
-        let identity = identity::read_or_mint(&direct, &prefix, &ids).await?;
-        let checked: Arc<dyn ObjectStore> = Arc::new(SumStore::new(direct.clone(), metrics.clone()));
-        let store = if options.ram_cache_bytes == 0 {
-            checked
-        } else {
-            let cache = CacheOptions {
-                ram_bytes: options.ram_cache_bytes,
-                disk: options.disk_cache.filter(|_| !local),
-                // Below a local store lies the page cache: a miss is cheap and should
-                // drag in little.  A request to S3 costs the same for 1 and for 128 KiB.
-                block_bytes: if local { 16 << 10 } else { 128 << 10 },
-                uid: identity.uid.clone(),
-                immutable: is_immutable,
-            };
-            Arc::new(ReadCache::open(checked, cache, metrics.clone()).await)
-        };
-        Ok(Self(Arc::new(Inner {
-            store,
-            direct,
+        let encrypted = options.master_key.is_some();
+        let identity = identity::read_or_mint(&bare, &prefix, &ids, encrypted).await?;
+        let plain = Inner {
+            store: bare.clone(),
+            direct: bare.clone(),
+            bare,
+            sealing: None,
             prefix,
             identity,
             metrics,
             ids,
             folder,
-        })))
+        };
+        plain.stacked(options, local).await
     }
 
     /// Everything stacked.  Paths are whole: they start with `prefix()`.
@@ -232,13 +247,58 @@ impl Bucket {
         &self.0.metrics
     }
 
+    /// `None` when what lies in the bucket is in the clear.
+    pub fn encryption(&self) -> Option<Encryption> {
+        self.0.sealing.as_ref().map(|sealing| Encryption {
+            cipher: CIPHER,
+            master_key: sealing.keyring.master().name(),
+        })
+    }
+
+    /// Destroys the data keys of a collection that is deleted: what they sealed cannot be
+    /// read again, here at once, by other processes within the hour.  Repeating it is fine;
+    /// without encryption there is nothing to do.
+    pub async fn destroy_keys(&self, collection: &CollectionId) -> Result<()> {
+        let Some(Sealing { keyring, store }) = &self.0.sealing else {
+            return Ok(());
+        };
+        let destroyed = keyring.destroy(collection).await;
+        store.forget_all();
+        destroyed
+    }
+
+    /// Makes a new data key for what is written from now on, of a collection or, with
+    /// `None`, of everything that belongs to none.  What was sealed before stays readable.
+    pub async fn renew_keys(&self, collection: Option<&CollectionId>) -> Result<()> {
+        let scope = collection.map_or(Scope::Root, |id| Scope::Collection(id.clone()));
+        match &self.0.sealing {
+            Some(sealing) => sealing.keyring.renew(&scope).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Wraps every data key by the first key of `to` and says how many key sets changed.
+    /// The bucket must have been opened with a master key that unwraps them.
+    pub async fn rewrap_keys(&self, to: &MasterKey) -> Result<usize> {
+        match &self.0.sealing {
+            Some(sealing) => sealing.keyring.rewrap(to).await,
+            None => Ok(0),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn keyring(&self) -> Option<Keyring> {
+        let sealing = self.0.sealing.as_ref();
+        sealing.map(|sealing| sealing.keyring.clone())
+    }
+
     pub fn mint_put_id(&self) -> PutId {
         PutId::mint(&self.0.ids)
     }
 
     /// The checks of `rhumb doctor`, run now.
     pub async fn certify(&self) -> Vec<Check> {
-        certify::run(&self.0.direct, &self.0.prefix, &self.0.ids).await
+        certify::run(&self.0.bare, &self.0.prefix, &self.0.ids).await
     }
 
     /// The object, or `None` when there is none.  An immutable object may come from the
@@ -311,6 +371,53 @@ impl Bucket {
             Err(OsError::AlreadyExists { .. } | OsError::Precondition { .. }) => Ok(Outcome::Lost),
             Err(e) if is_ambiguous(&e) => Ok(Outcome::Unknown),
             Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl Inner {
+    /// With the layers above the retries.
+    async fn stacked(mut self, options: BucketOptions, local: bool) -> Result<Bucket> {
+        let checked: Arc<dyn ObjectStore> = match options.master_key {
+            Some(master) => {
+                let plain = Bucket(Arc::new(self.plain()));
+                let keyring = Keyring::open(plain, master).await?;
+                let store = CryptStore::new(self.bare.clone(), keyring.clone(), self.metrics.clone());
+                self.direct = Arc::new(store.clone());
+                self.sealing = Some(Sealing { keyring, store });
+                self.direct.clone()
+            }
+            None => Arc::new(SumStore::new(self.bare.clone(), self.metrics.clone())),
+        };
+        self.store = if options.ram_cache_bytes == 0 {
+            checked
+        } else {
+            let cache = CacheOptions {
+                ram_bytes: options.ram_cache_bytes,
+                disk: options.disk_cache.filter(|_| !local),
+                // Below a local store lies the page cache: a miss is cheap and should
+                // drag in little.  A request to S3 costs the same for 1 and for 128 KiB.
+                block_bytes: if local { 16 << 10 } else { 128 << 10 },
+                uid: self.identity.uid.clone(),
+                immutable: is_immutable,
+                sealing: self.sealing.as_ref().map(|sealing| sealing.keyring.clone()),
+            };
+            Arc::new(ReadCache::open(checked, cache, self.metrics.clone()).await)
+        };
+        Ok(Bucket(Arc::new(self)))
+    }
+
+    /// The same bucket without encryption, where the data keys lie.
+    fn plain(&self) -> Self {
+        Self {
+            store: self.bare.clone(),
+            direct: self.bare.clone(),
+            bare: self.bare.clone(),
+            sealing: None,
+            prefix: self.prefix.clone(),
+            identity: self.identity.clone(),
+            metrics: self.metrics.clone(),
+            ids: self.ids.clone(),
         }
     }
 }

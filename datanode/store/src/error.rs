@@ -25,6 +25,9 @@ pub enum StoreError {
     #[error(transparent)]
     Url(#[from] crate::url::UrlProblem),
 
+    #[error(transparent)]
+    Key(#[from] crate::crypt::KeyProblem),
+
     #[error("the folder is in use by another server: {holder}")]
     Locked { holder: String },
 
@@ -79,6 +82,7 @@ impl StoreError {
             Self::Url(_) | Self::Unsafe { .. } | Self::NewerFormat { .. } | Self::Config { .. } => {
                 ErrorKind::Invalid
             }
+            Self::Key(problem) => problem.kind(),
             Self::Locked { .. } | Self::Conflict { .. } => ErrorKind::Conflict,
             Self::NotFound { .. } | Self::Sealed { .. } => ErrorKind::NotFound,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
@@ -96,8 +100,16 @@ impl StoreError {
 /// place that knows the path and the put-id.
 impl From<object_store::Error> for StoreError {
     fn from(source: object_store::Error) -> Self {
+        use crate::crypt::LAYER;
         use object_store::Error as E;
         match source {
+            // What a layer of ours could not do for an error of its own.
+            E::Generic { store: LAYER, source } => match source.downcast::<Self>() {
+                Ok(error) => *error,
+                Err(source) => Self::Unavailable {
+                    source: E::Generic { store: LAYER, source },
+                },
+            },
             E::NotFound { path, .. } => Self::NotFound {
                 path: Path::parse(&path).unwrap_or_else(|_| Path::from(path)),
             },
@@ -106,7 +118,7 @@ impl From<object_store::Error> for StoreError {
             | E::NotImplemented { .. }
             | E::InvalidPath { .. }
             | E::UnknownConfigurationKey { .. } => Self::Config { source },
-            _ => match crate::sums::damaged_path(&source) {
+            _ => match crate::damaged::damaged_path(&source) {
                 Some(path) => Self::Corrupt {
                     path,
                     reason: source.to_string(),

@@ -2,6 +2,10 @@
 //! changed.  Caches, tokens and sessions are bound to the uid, so a bucket that was emptied
 //! and filled again is another database.  It carries a checksum: one flipped bit in the uid
 //! would make this another database too.
+//!
+//! It also says whether the database is encrypted.  That is decided when it is minted, and
+//! a server that comes with a master key to a plain database, or without one to an encrypted
+//! database, is refused.
 
 use std::sync::Arc;
 
@@ -12,11 +16,15 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bucket::under;
+use crate::crypt::{CIPHER, KeyProblem};
 use crate::put_id::PutId;
 use crate::{Result, StoreError};
 
-/// The object layout this code reads and writes.
-const FORMAT: u32 = 1;
+/// The newest object layout this code reads.
+const FORMAT: u32 = 2;
+const PLAIN: u32 = 1;
+/// Another number than `PLAIN`, so that a Rhumb from before encryption refuses to open it.
+const ENCRYPTED: u32 = 2;
 const NAME: &str = "identity.json";
 
 /// Damage on the way is gone the next time.
@@ -27,6 +35,9 @@ const READS: u32 = 3;
 pub struct Identity {
     pub format: u32,
     pub uid: String,
+    /// The cipher, when the database is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<String>,
     sum: String,
 }
 
@@ -37,27 +48,58 @@ struct Head {
 }
 
 impl Identity {
-    fn new(uid: String) -> Self {
-        let sum = sum_of(FORMAT, &uid);
-        Self {
-            format: FORMAT,
+    fn new(uid: String, encrypted: bool) -> Self {
+        let mut identity = Self {
+            format: if encrypted { ENCRYPTED } else { PLAIN },
             uid,
-            sum,
+            encryption: encrypted.then(|| CIPHER.to_owned()),
+            sum: String::new(),
+        };
+        identity.sum = identity.sum_of();
+        identity
+    }
+
+    fn sum_of(&self) -> String {
+        let covered = match &self.encryption {
+            None => format!("{} {}", self.format, self.uid),
+            Some(cipher) => format!("{} {} {cipher}", self.format, self.uid),
+        };
+        format!("{:016x}", xxh3_64(covered.as_bytes()))
+    }
+
+    /// Whether it may be opened by somebody who has a master key, or has none.
+    fn require(&self, have_key: bool) -> std::result::Result<(), KeyProblem> {
+        match (&self.encryption, have_key) {
+            (None, false) => Ok(()),
+            (None, true) => Err(KeyProblem::NotEncrypted),
+            (Some(_), false) => Err(KeyProblem::Missing),
+            (Some(cipher), true) if cipher == CIPHER => Ok(()),
+            (Some(cipher), true) => Err(KeyProblem::Cipher {
+                found: cipher.clone(),
+                known: CIPHER,
+            }),
         }
     }
 }
 
-fn sum_of(format: u32, uid: &str) -> String {
-    format!("{:016x}", xxh3_64(format!("{format} {uid}").as_bytes()))
+pub(crate) async fn read_or_mint(
+    store: &Arc<dyn ObjectStore>,
+    prefix: &Path,
+    ids: &Ids,
+    encrypted: bool,
+) -> Result<Identity> {
+    let path = under(prefix, NAME);
+    let identity = match read(store, &path).await? {
+        Some(found) => found,
+        None => mint(store, &path, ids, encrypted).await?,
+    };
+    identity.require(encrypted)?;
+    Ok(identity)
 }
 
-pub(crate) async fn read_or_mint(store: &Arc<dyn ObjectStore>, prefix: &Path, ids: &Ids) -> Result<Identity> {
-    let path = under(prefix, NAME);
-    if let Some(found) = read(store, &path).await? {
-        return Ok(found);
-    }
-    let minted = Identity::new(ids.ulid().to_ascii_lowercase());
-    let body = serde_json::to_vec_pretty(&minted).map_err(|e| corrupt(&path, &e.to_string()))?;
+async fn mint(store: &Arc<dyn ObjectStore>, path: &Path, ids: &Ids, encrypted: bool) -> Result<Identity> {
+    let minted = Identity::new(ids.ulid().to_ascii_lowercase(), encrypted);
+    let body = serde_json::to_vec_pretty(&minted).map_err(|e| corrupt(path, &e.to_string()))?;
     let mut attributes = Attributes::new();
     PutId::mint(ids).attach(&mut attributes);
     let options = PutOptions {
@@ -65,12 +107,12 @@ pub(crate) async fn read_or_mint(store: &Arc<dyn ObjectStore>, prefix: &Path, id
         attributes,
         ..PutOptions::default()
     };
-    match store.put_opts(&path, body.into(), options).await {
+    match store.put_opts(path, body.into(), options).await {
         Ok(_) => Ok(minted),
         // Two first starts at once: one of them minted it.
-        Err(OsError::AlreadyExists { .. }) => read(store, &path)
+        Err(OsError::AlreadyExists { .. }) => read(store, path)
             .await?
-            .ok_or_else(|| corrupt(&path, "it was there and is gone")),
+            .ok_or_else(|| corrupt(path, "it was there and is gone")),
         Err(e) => Err(e.into()),
     }
 }
@@ -104,7 +146,7 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Identity> {
     let plain = !found.uid.is_empty()
         && found.uid.len() <= 64
         && found.uid.bytes().all(|b| b.is_ascii_alphanumeric());
-    if !plain || found.sum != sum_of(found.format, &found.uid) {
+    if !plain || found.sum != found.sum_of() {
         return Err(corrupt(path, "its checksum does not hold"));
     }
     Ok(found)
@@ -124,16 +166,27 @@ mod tests {
     #[test]
     fn a_flipped_bit_never_makes_another_database() {
         let path = Path::from(NAME);
-        let identity = Identity::new("01arz3ndektsv4rrffq69g5fav".into());
-        let whole = serde_json::to_vec_pretty(&identity).expect("json");
-        assert_eq!(decode(&path, &whole).expect("whole"), identity);
-        for bit in 0..whole.len() * 8 {
-            let mut flipped = whole.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            // White space may change; what is read may not.
-            if let Ok(found) = decode(&path, &flipped) {
-                assert_eq!(found, identity, "bit {bit}");
+        for encrypted in [false, true] {
+            let identity = Identity::new("01arz3ndektsv4rrffq69g5fav".into(), encrypted);
+            let whole = serde_json::to_vec_pretty(&identity).expect("json");
+            assert_eq!(decode(&path, &whole).expect("whole"), identity);
+            for bit in 0..whole.len() * 8 {
+                let mut flipped = whole.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                // White space may change; what is read may not.
+                if let Ok(found) = decode(&path, &flipped) {
+                    assert_eq!(found, identity, "bit {bit}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_plain_database_is_written_as_it_was_before_there_was_encryption() {
+        let identity = Identity::new("01arz3ndektsv4rrffq69g5fav".into(), false);
+        assert_eq!(
+            serde_json::to_string(&identity).expect("json"),
+            r#"{"format":1,"uid":"01arz3ndektsv4rrffq69g5fav","sum":"d1950fdd3473caec"}"#
+        );
     }
 }

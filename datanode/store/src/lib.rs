@@ -11,6 +11,8 @@ pub mod cache;
 pub mod cas;
 pub mod catalog;
 pub mod certify;
+pub mod crypt;
+mod damaged;
 #[cfg(not(feature = "deviations"))]
 mod deviation;
 #[cfg(feature = "deviations")]
@@ -33,6 +35,7 @@ mod testing;
 pub mod url;
 
 pub use bucket::{Bucket, BucketOptions, Outcome, Tag};
+pub use damaged::is_damaged;
 pub use error::{ErrorKind, StoreError};
 pub use put_id::PutId;
 pub use url::StoreUrl;

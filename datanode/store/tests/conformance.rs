@@ -14,6 +14,7 @@ use object_store::{
     Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutResult, Result, UpdateVersion,
 };
 use rhumb_seams::{Clock, Rand};
+use rhumb_store::crypt::MasterKey;
 use rhumb_store::fault::{Fault, FaultStore, Faults, Rule};
 use rhumb_store::file::FileStore;
 use rhumb_store::metrics::{Metrics, Op};
@@ -74,25 +75,45 @@ impl Backend {
         })
     }
 
+    /// The same, sealed: through `Bucket`, and behind its own faults if `faulty`.
+    async fn encrypted(self, faulty: bool) -> Self {
+        let rand = Rand::from_seed(42);
+        let faults = Faults::new(rand.clone());
+        let key = format!("{}00", "5a".repeat(31));
+        let options = BucketOptions {
+            ram_cache_bytes: 0,
+            master_key: Some(Arc::new(MasterKey::parse(&key).expect("a key"))),
+            faults: Some(faults.clone()),
+            retry: patient(),
+            ..Default::default()
+        };
+        let bucket = Bucket::open_with(self.store, Path::from("sealed"), options, rand.clone(), ids())
+            .await
+            .expect("a bucket");
+        if faulty {
+            make_trouble(&faults);
+        }
+        let faulty = self.faulty || faulty;
+        Self {
+            store: bucket.object_store(),
+            faulty,
+            ..self
+        }
+    }
+
     /// The same behind faults that the retry layer has to hide.
     fn behind_faults(self) -> Self {
         let rand = Rand::from_seed(42);
         let faults = Faults::new(rand.clone());
-        for (fault, chance) in [
-            (Fault::FailBefore, 0.15),
-            (Fault::LoseAnswer, 0.15),
-            (Fault::Truncate, 0.1),
-        ] {
-            faults.add_rule(Rule::new(fault).at("repeatable/").chance(chance));
-        }
+        make_trouble(&faults);
         let faulty = Arc::new(FaultStore::new(self.store, faults));
-        let policy = RetryPolicy {
-            attempts: 40,
-            first_wait: std::time::Duration::from_millis(1),
-            longest_wait: std::time::Duration::from_millis(5),
-            ..RetryPolicy::default()
-        };
-        let store = Arc::new(RetryStore::new(faulty, policy, Metrics::default(), rand, ids()));
+        let store = Arc::new(RetryStore::new(
+            faulty,
+            patient(),
+            Metrics::default(),
+            rand,
+            ids(),
+        ));
         Self {
             store,
             faulty: true,
@@ -108,6 +129,25 @@ impl Backend {
             "{}/{case}",
             if repeatable { "repeatable" } else { "steady" }
         ))
+    }
+}
+
+fn make_trouble(faults: &Faults) {
+    for (fault, chance) in [
+        (Fault::FailBefore, 0.15),
+        (Fault::LoseAnswer, 0.15),
+        (Fault::Truncate, 0.1),
+    ] {
+        faults.add_rule(Rule::new(fault).at("repeatable/").chance(chance));
+    }
+}
+
+fn patient() -> RetryPolicy {
+    RetryPolicy {
+        attempts: 40,
+        first_wait: std::time::Duration::from_millis(1),
+        longest_wait: std::time::Duration::from_millis(5),
+        ..RetryPolicy::default()
     }
 }
 
@@ -503,6 +543,33 @@ async fn a_folder_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_folder_behind_faults_conforms() {
     every_case(&Backend::folder().await.behind_faults()).await;
+}
+
+#[tokio::test]
+async fn sealed_memory_conforms() {
+    every_case(&Backend::memory().encrypted(false).await).await;
+}
+
+#[tokio::test]
+async fn sealed_memory_behind_faults_conforms() {
+    every_case(&Backend::memory().encrypted(true).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sealed_folder_conforms() {
+    every_case(&Backend::folder().await.encrypted(false).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sealed_folder_behind_faults_conforms() {
+    every_case(&Backend::folder().await.encrypted(true).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sealed_real_s3_server_conforms() {
+    if let Some(s3) = Backend::s3().await {
+        every_case(&s3.encrypted(false).await).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

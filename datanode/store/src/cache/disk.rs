@@ -1,6 +1,9 @@
 //! The disk tier: one file per block, each bound to its database, object and place by a
 //! checksum over all of that.  Nothing is synced: after a crash a torn file fails its
 //! checksum and is fetched again.
+//!
+//! Blocks of an encrypted database are sealed by the data key of their object, so a disk
+//! that is stolen, or kept after the key was destroyed, says nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::disk_block::{self, Block};
 use crate::blocking;
+use crate::crypt::{BlockKeys, Keyring};
 use crate::metrics::{Event, Metrics};
 
 /// Our own folder inside the one we were given: what else lies there is not ours.
@@ -27,12 +31,19 @@ const FOLDER: &str = "rhumb-blocks";
 pub(super) struct DiskTier {
     folder: PathBuf,
     max_bytes: u64,
-    uid: String,
-    block_bytes: u64,
+    scope: DiskScope,
     metrics: Metrics,
     index: Mutex<Index>,
     next_temp: AtomicU64,
     off: AtomicBool,
+}
+
+/// Which blocks are these.
+#[derive(Debug)]
+pub(super) struct DiskScope {
+    pub uid: String,
+    pub block_bytes: u64,
+    pub sealing: Option<Keyring>,
 }
 
 /// What is on disk, and in which order it was last used.
@@ -56,11 +67,10 @@ impl DiskTier {
     pub(super) async fn open(
         folder: PathBuf,
         max_bytes: u64,
-        uid: String,
-        block_bytes: u64,
+        scope: DiskScope,
         metrics: &Metrics,
     ) -> Option<Self> {
-        let ours = folder.join(FOLDER).join(&uid);
+        let ours = folder.join(FOLDER).join(&scope.uid);
         let scanned = {
             let (all, ours) = (folder.join(FOLDER), ours.clone());
             blocking::run(move || Ok(scan(&all, &ours))).await
@@ -83,8 +93,7 @@ impl DiskTier {
         let tier = Self {
             folder: ours,
             max_bytes,
-            uid,
-            block_bytes,
+            scope,
             metrics: metrics.clone(),
             index: Mutex::new(index),
             next_temp: AtomicU64::new(0),
@@ -112,11 +121,15 @@ impl DiskTier {
         if candidates.is_empty() || self.off.load(Ordering::Relaxed) {
             return BTreeMap::new();
         }
+        let Ok(keys) = self.keys(location).await else {
+            // The store says what is wrong with the keys.
+            return BTreeMap::new();
+        };
         let (tier, location) = (self.clone(), location.clone());
         let read = blocking::run(move || {
-            let read = candidates
-                .into_iter()
-                .filter_map(|(block, name)| Some((block, tier.read_one(&location, block, name)?)));
+            let read = candidates.into_iter().filter_map(|(block, name)| {
+                Some((block, tier.read_one(&location, block, name, keys.as_ref())?))
+            });
             Ok(read.collect())
         });
         read.await.unwrap_or_default()
@@ -126,10 +139,13 @@ impl DiskTier {
         if self.off.load(Ordering::Relaxed) {
             return;
         }
+        let Ok(keys) = self.keys(&meta.location).await else {
+            return;
+        };
         let (tier, meta) = (self.clone(), meta.clone());
         let written = blocking::run(move || {
             for (block, bytes) in blocks {
-                tier.write_one(&meta, block, &bytes);
+                tier.write_one(&meta, block, &bytes, keys.as_ref());
             }
             tier.evict();
             Ok(())
@@ -139,15 +155,35 @@ impl DiskTier {
         }
     }
 
+    /// `None` when blocks lie in the clear.
+    async fn keys(&self, location: &Path) -> crate::Result<Option<BlockKeys>> {
+        match &self.scope.sealing {
+            Some(keyring) => keyring.block_keys(location).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     fn name(&self, location: &Path, block: u64) -> u128 {
-        xxh3_128(format!("{}\n{location}\n{block}\n{}", self.uid, self.block_bytes).as_bytes())
+        xxh3_128(
+            format!(
+                "{}\n{location}\n{block}\n{}",
+                self.scope.uid, self.scope.block_bytes
+            )
+            .as_bytes(),
+        )
     }
 
     fn file(&self, name: u128) -> PathBuf {
         self.folder.join(format!("{name:032x}"))
     }
 
-    fn read_one(&self, location: &Path, block: u64, name: u128) -> Option<(ObjectMeta, Bytes)> {
+    fn read_one(
+        &self,
+        location: &Path,
+        block: u64,
+        name: u128,
+        keys: Option<&BlockKeys>,
+    ) -> Option<(ObjectMeta, Bytes)> {
         let bytes = match fs::read(self.file(name)) {
             Ok(bytes) => bytes,
             Err(e) => {
@@ -159,12 +195,16 @@ impl DiskTier {
             }
         };
         let place = disk_block::Place {
-            uid: &self.uid,
+            uid: &self.scope.uid,
             location,
             block,
-            block_bytes: self.block_bytes,
+            block_bytes: self.scope.block_bytes,
         };
-        match Block::decode(bytes.into(), &place) {
+        let opened = match keys {
+            Some(keys) => keys.open(&bytes),
+            None => Some(bytes),
+        };
+        match opened.and_then(|bytes| Block::decode(bytes.into(), &place)) {
             Some(found) => {
                 self.index.lock().touch(name);
                 Some((found.meta, found.bytes))
@@ -179,14 +219,18 @@ impl DiskTier {
         }
     }
 
-    fn write_one(&self, meta: &ObjectMeta, block: u64, bytes: &Bytes) {
+    fn write_one(&self, meta: &ObjectMeta, block: u64, bytes: &Bytes, keys: Option<&BlockKeys>) {
         let place = disk_block::Place {
-            uid: &self.uid,
+            uid: &self.scope.uid,
             location: &meta.location,
             block,
-            block_bytes: self.block_bytes,
+            block_bytes: self.scope.block_bytes,
         };
         let encoded = disk_block::encode(meta, bytes, &place);
+        let encoded = match keys {
+            Some(keys) => keys.seal(encoded),
+            None => encoded,
+        };
         let name = self.name(&meta.location, block);
         // Another process may use the folder: its temp files have other names.
         let serial = self.next_temp.fetch_add(1, Ordering::Relaxed);

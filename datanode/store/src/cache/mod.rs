@@ -31,8 +31,9 @@ use object_store::{
     RenameOptions, Result,
 };
 
+use crate::crypt::Keyring;
 use crate::metrics::{Event, Metrics};
-use disk::DiskTier;
+use disk::{DiskScope, DiskTier};
 use flight::{Flights, Seat};
 
 /// Fetched by one request at most.
@@ -56,6 +57,8 @@ pub struct CacheOptions {
     /// Of the database: its blocks are never taken for another's.
     pub uid: String,
     pub immutable: fn(&Path) -> bool,
+    /// Seals the blocks on disk, when what lies in the bucket is sealed.
+    pub(crate) sealing: Option<Keyring>,
 }
 
 #[derive(Clone, Debug)]
@@ -94,7 +97,12 @@ impl ReadCache {
     pub async fn open(inner: Arc<dyn ObjectStore>, options: CacheOptions, metrics: Metrics) -> Self {
         let disk = match options.disk {
             Some((folder, bytes)) => {
-                DiskTier::open(folder, bytes, options.uid, options.block_bytes, &metrics).await
+                let scope = DiskScope {
+                    uid: options.uid,
+                    block_bytes: options.block_bytes,
+                    sealing: options.sealing,
+                };
+                DiskTier::open(folder, bytes, scope, &metrics).await
             }
             None => None,
         };

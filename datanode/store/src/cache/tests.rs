@@ -30,6 +30,7 @@ fn options(disk: Option<&TempFolder>) -> CacheOptions {
         block_bytes: BLOCK,
         uid: "db1".into(),
         immutable,
+        sealing: None,
     }
 }
 

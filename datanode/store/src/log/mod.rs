@@ -25,6 +25,10 @@ mod tail;
 mod takeover;
 
 #[cfg(test)]
+#[allow(clippy::duplicate_mod, reason = "the same suite, over an encrypted bucket")]
+#[path = "tests.rs"]
+mod sealed_tests;
+#[cfg(test)]
 mod tests;
 
 pub use append::{AppendError, Log, Pending};

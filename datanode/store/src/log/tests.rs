@@ -7,13 +7,20 @@ use rhumb_core::{CollectionId, Epoch, Position, Seq, Slot};
 use rhumb_seams::{Clock, Ids, Rand};
 
 use super::*;
+use crate::crypt::MasterKey;
 use crate::state::State;
 use crate::{Bucket, BucketOptions, ErrorKind, StoreError};
 
-/// One partition in memory, and the bare store under it for damage.
+/// One partition in memory, and the store under it for damage.
 struct World {
     folder: PartitionFolder,
-    store: Arc<InMemory>,
+    store: Arc<dyn ObjectStore>,
+}
+
+/// This file is compiled twice: see `log/mod.rs`.
+fn master_key() -> Option<Arc<MasterKey>> {
+    let sealed = module_path!().ends_with("sealed_tests");
+    sealed.then(|| Arc::new(MasterKey::parse(&format!("{}00", "5a".repeat(31))).expect("a key")))
 }
 
 async fn world() -> World {
@@ -23,13 +30,15 @@ async fn world() -> World {
     let options = BucketOptions {
         ram_cache_bytes: 0,
         certify: false,
+        master_key: master_key(),
         ..BucketOptions::default()
     };
     let id = CollectionId::parse(&ids.ulid()).expect("a ULID");
-    let bucket = Bucket::open_with(store.clone(), Path::default(), options, rand, ids).await;
+    let bucket = Bucket::open_with(store, Path::default(), options, rand, ids).await;
+    let bucket = bucket.expect("a bucket in memory");
     World {
-        folder: PartitionFolder::new(&bucket.expect("a bucket in memory"), &id, 0),
-        store,
+        folder: PartitionFolder::new(&bucket, &id, 0),
+        store: bucket.object_store(),
     }
 }
 

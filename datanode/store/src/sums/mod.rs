@@ -26,6 +26,7 @@ use object_store::{
     PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 
+use crate::damaged::{Damaged, is_damaged};
 use crate::metrics::{Event, Metrics};
 use digest::{Digest, Sums};
 
@@ -50,38 +51,6 @@ struct Shared {
     metrics: Metrics,
     /// `None`: the file has no checksums.
     known: moka::future::Cache<Path, Option<Arc<Sums>>>,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{path} is damaged: {what}")]
-struct Damaged {
-    path: String,
-    what: &'static str,
-}
-
-impl From<Damaged> for OsError {
-    fn from(source: Damaged) -> Self {
-        Self::Generic {
-            store: "sums",
-            source: Box::new(source),
-        }
-    }
-}
-
-/// Whether a read failed because the bytes in the store are not the bytes written.
-pub fn is_damaged(error: &OsError) -> bool {
-    damaged_path(error).is_some()
-}
-
-pub(crate) fn damaged_path(error: &OsError) -> Option<Path> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(e) = cause {
-        if let Some(damaged) = e.downcast_ref::<Damaged>() {
-            return Path::parse(&damaged.path).ok();
-        }
-        cause = e.source();
-    }
-    None
 }
 
 /// Where the checksums of a file are; `None` for a file that gets none.  Lance's files are
@@ -136,11 +105,7 @@ impl Shared {
             self.metrics.count(Event::Damaged);
         }
         // Removing the object makes the file readable again, unchecked.
-        Err(Damaged {
-            path: at.to_string(),
-            what: "these checksums are not what was written",
-        }
-        .into())
+        Err(Damaged::at(at, "these checksums are not what was written"))
     }
 
     /// A read under the checksums known, and under fresh ones when those do not hold: the
@@ -299,11 +264,7 @@ impl Shared {
 }
 
 fn damaged(location: &Path) -> OsError {
-    Damaged {
-        path: location.to_string(),
-        what: "it does not match its checksums",
-    }
-    .into()
+    Damaged::at(location, "it does not match its checksums")
 }
 
 fn once(bytes: Bytes) -> BoxStream<'static, Result<Bytes>> {
