@@ -238,8 +238,8 @@ impl Pinned {
         let Some(name) = FileName::codes(self.base()?, segment.fragment(), &rows::column_name(field)) else {
             return Ok(None);
         };
-        let saved = self.files.read(&name, |bytes| Codes::from_bytes(bytes)).await?;
-        Ok(saved.filter(|codes| codes.rows() == segment.len()))
+        let saved = self.files.read(&name, Codes::from_bytes).await?;
+        Ok(saved.filter(|codes| codes.rows() == segment.len() && codes.is_of(ty)))
     }
 
     async fn made_codes(

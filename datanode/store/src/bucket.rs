@@ -418,6 +418,7 @@ impl Inner {
             identity: self.identity.clone(),
             metrics: self.metrics.clone(),
             ids: self.ids.clone(),
+            folder: None,
         }
     }
 }

@@ -168,6 +168,14 @@ fn spell_value(value: &Value, to: &mut Vec<u8>) {
             to.push(9);
             spell_bytes(vector, to);
         }
+        Value::Sparse(vector) => {
+            to.push(10);
+            spell_length(vector.elements().len(), to);
+            for (index, value) in vector.elements() {
+                to.extend(index.to_le_bytes());
+                to.extend(value.to_bits().to_le_bytes());
+            }
+        }
     }
 }
 

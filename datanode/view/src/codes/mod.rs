@@ -108,7 +108,7 @@ impl Codes {
     }
 
     /// How a field is indexed does not change its codes.
-    pub(crate) fn is_of(&self, ty: &VectorType) -> bool {
+    pub fn is_of(&self, ty: &VectorType) -> bool {
         (self.ty.dim, self.ty.metric, self.ty.element) == (ty.dim, ty.metric, ty.element)
     }
 
