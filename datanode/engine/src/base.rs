@@ -199,7 +199,11 @@ impl Base {
             let number = usize::try_from(*file.column_indices.get(at)?).ok()?;
             // The table's own folder: we never write elsewhere.
             let folder = file.base_id.is_none().then(|| self.dataset.data_dir())?;
-            Some((folder.join(file.path.as_str()), number, file.file_size_bytes.clone()))
+            Some((
+                folder.join(file.path.as_str()),
+                number,
+                file.file_size_bytes.clone(),
+            ))
         })
     }
 

@@ -251,7 +251,9 @@ impl Pinned {
         let mut builder = CodesBuilder::new(ty, segment.len() as usize);
         let mut next = 0;
         self.scan_vectors(segment, field, ty, |offset, vector| {
-            (next..offset).try_for_each(|_| builder.push_missing()).map_err(bug)?;
+            (next..offset)
+                .try_for_each(|_| builder.push_missing())
+                .map_err(bug)?;
             next = offset + 1;
             builder.push(Some(&vector)).map_err(bug)
         })
@@ -274,9 +276,13 @@ impl Pinned {
         let columns = [rows::column_name(field)];
         let mut batches = self.base()?.batches(segment.fragment(), &columns).await?;
         while let Some((offsets, batch)) = batches.next().await? {
-            let Some(column) = batch.column_by_name(&columns[0]) else { break };
+            let Some(column) = batch.column_by_name(&columns[0]) else {
+                break;
+            };
             let vectors = offsets.into_iter().zip(rows::decode_vectors(column, ty)?);
-            let chunk = vectors.filter_map(|(offset, vector)| Some((offset, vector?))).collect();
+            let chunk = vectors
+                .filter_map(|(offset, vector)| Some((offset, vector?)))
+                .collect();
             if chunks.send(chunk).await.is_err() {
                 break;
             }

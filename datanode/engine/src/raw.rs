@@ -71,7 +71,9 @@ impl Raws {
             return Ok(known);
         }
         let column = rows::column_name(field);
-        let found = RawVectors::find(base, bucket, fragment, &column, ty).await?.map(Arc::new);
+        let found = RawVectors::find(base, bucket, fragment, &column, ty)
+            .await?
+            .map(Arc::new);
         let mut all = self.0.write();
         if all.len() >= MOST {
             all.pop_first();
@@ -111,7 +113,8 @@ impl RawVectors {
         let mut pages = Vec::with_capacity(column.pages.len());
         let mut first = 0;
         for page in &column.pages {
-            let (Some(&offset), Some(&bytes)) = (page.buffer_offsets.first(), page.buffer_sizes.first()) else {
+            let (Some(&offset), Some(&bytes)) = (page.buffer_offsets.first(), page.buffer_sizes.first())
+            else {
                 return Ok(None);
             };
             let Some(page) = Page::of(first, page.length, offset, bytes, width) else {
@@ -145,11 +148,17 @@ impl RawVectors {
 
     /// Vectors of these rows, in one round trip.  `None` when a row is not where it should be.
     pub async fn read(&self, bucket: &Bucket, rows: &[u32]) -> Result<Option<Vec<Vec<f32>>>, EngineError> {
-        let Some(ranges) = rows.iter().map(|row| self.place(*row)).collect::<Option<Vec<_>>>() else {
+        let Some(ranges) = rows
+            .iter()
+            .map(|row| self.place(*row))
+            .collect::<Option<Vec<_>>>()
+        else {
             return Ok(None);
         };
         let store = bucket.object_store();
-        let reads = ranges.into_iter().map(|range| store.get_range(&self.object, range));
+        let reads = ranges
+            .into_iter()
+            .map(|range| store.get_range(&self.object, range));
         let read: Vec<Bytes> = try_join_all(reads).await.map_err(rhumb_store::StoreError::from)?;
         let decoded = read.iter().map(|bytes| {
             let mut vector = Vec::new();

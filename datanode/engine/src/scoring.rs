@@ -31,7 +31,9 @@ impl Pinned {
     ) -> Result<Vec<(RowRef, f32)>, EngineError> {
         let scorer = Scorer::new(ty, query).map_err(bug)?;
         let sources = self.sources(field, ty, rows).await?;
-        let proof = sources.iter().find_map(|source| Proof::new(&scorer, source.codes.as_ref()?));
+        let proof = sources
+            .iter()
+            .find_map(|source| Proof::new(&scorer, source.codes.as_ref()?));
         let mut scored = Vec::with_capacity(rows.len());
         let mut left = Vec::new();
         if let Some(proof) = &proof {
@@ -49,7 +51,8 @@ impl Pinned {
                     None => left.push(*row),
                 }
             }
-            self.fetched(&sources, &scorer, proof, &mut left, &mut scored).await?;
+            self.fetched(&sources, &scorer, proof, &mut left, &mut scored)
+                .await?;
         } else {
             left.extend_from_slice(rows);
         }
@@ -70,9 +73,14 @@ impl Pinned {
             if sources.iter().any(|source| source.segment == row.segment) {
                 continue;
             }
-            let Some(sealed) = self.snapshot.segment(row.segment) else { continue };
+            let Some(sealed) = self.snapshot.segment(row.segment) else {
+                continue;
+            };
             let (segment, base) = (sealed.segment(), self.base()?);
-            let raw = self.raws.find(base, &self.env.bucket, segment.fragment(), field, ty).await?;
+            let raw = self
+                .raws
+                .find(base, &self.env.bucket, segment.fragment(), field, ty)
+                .await?;
             sources.push(Source {
                 segment: row.segment,
                 raw,
@@ -105,7 +113,9 @@ impl Pinned {
                 _ => Ok((source, Vec::new(), Vec::new())),
             }
         });
-        let read: Vec<_> = futures::future::try_join_all(reads).await.map_err(|e: EngineError| e)?;
+        let read: Vec<_> = futures::future::try_join_all(reads)
+            .await
+            .map_err(|e: EngineError| e)?;
         let before = scored.len();
         for (source, ordinals, vectors) in read {
             let Some(codes) = &source.codes else { continue };

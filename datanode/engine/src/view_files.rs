@@ -87,7 +87,11 @@ impl ViewFiles {
 
     pub async fn has(&self, name: &FileName) -> Result<bool, EngineError> {
         self.list().await?;
-        Ok(self.names.lock().as_ref().is_some_and(|names| names.contains(&name.0)))
+        Ok(self
+            .names
+            .lock()
+            .as_ref()
+            .is_some_and(|names| names.contains(&name.0)))
     }
 
     /// The file as `open` understands it.  One that it does not is damaged: it is reported and
@@ -127,7 +131,9 @@ impl ViewFiles {
                 }
                 Ok(())
             }
-            rhumb_store::Outcome::Unknown => Err(EngineError::Unavailable(format!("{path} may not be written"))),
+            rhumb_store::Outcome::Unknown => {
+                Err(EngineError::Unavailable(format!("{path} may not be written")))
+            }
         }
     }
 

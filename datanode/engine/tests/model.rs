@@ -2,6 +2,8 @@
 //! between: the engine against a map.  A failing seed is printed; replay it with
 //! `RHUMB_MODEL_SEED`.
 
+#![recursion_limit = "256"]
+
 mod fixture;
 
 use std::collections::BTreeMap;

@@ -59,7 +59,8 @@ impl Lists {
             let place = places.and_then(|(_, _, places)| places.get_mut(row.ordinal as usize));
             *place.ok_or(ViewError::BadMapping(*row))? = new;
         }
-        let place = |places: &[u32], old: u32| places.get(old as usize).copied().filter(|new| *new != NOWHERE);
+        let place =
+            |places: &[u32], old: u32| places.get(old as usize).copied().filter(|new| *new != NOWHERE);
         let maps: Vec<_> = parts
             .iter()
             .map(|(_, _, places)| move |old: u32| place(places, old))

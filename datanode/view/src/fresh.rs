@@ -19,8 +19,8 @@ use crate::fresh_masks::FreshMasks;
 use crate::keys::{KeyRef, sort_by_key};
 use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
-use crate::stretches::{Stretched, Stretches};
 use crate::sparse::{SparseIndex, SparseIndexBuilder};
+use crate::stretches::{Stretched, Stretches};
 
 /// One write of one document.
 #[derive(Clone, Debug)]

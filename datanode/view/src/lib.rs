@@ -34,8 +34,8 @@ mod search;
 mod segment;
 mod size;
 mod snapshot;
-mod sparse;
 mod span;
+mod sparse;
 mod stretches;
 mod view;
 

@@ -18,14 +18,7 @@ pub struct SegmentSize {
 
 impl SegmentSize {
     pub fn total(&self) -> usize {
-        self.keys
-            + self.seqs
-            + self.order
-            + self.codes
-            + self.lists
-            + self.columns
-            + self.sparse
-            + self.masks
+        self.keys + self.seqs + self.order + self.codes + self.lists + self.columns + self.sparse + self.masks
     }
 }
 

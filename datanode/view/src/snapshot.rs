@@ -191,9 +191,14 @@ impl Snapshot {
 
     /// Rows, dead ones included, that a search scans one by one because they are in no list.
     pub fn unlisted_rows(&self, field: &str) -> u64 {
-        let sealed = self.populated().filter(|sealed| sealed.segment.lists(field).is_none());
+        let sealed = self
+            .populated()
+            .filter(|sealed| sealed.segment.lists(field).is_none());
         let sealed = sealed.map(|sealed| u64::from(sealed.segment.len()));
-        let fresh = self.fresh.iter().map(|group| u64::from(group.rows.unlisted(field)));
+        let fresh = self
+            .fresh
+            .iter()
+            .map(|group| u64::from(group.rows.unlisted(field)));
         sealed.sum::<u64>() + fresh.sum::<u64>()
     }
 

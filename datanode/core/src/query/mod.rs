@@ -264,7 +264,12 @@ pub struct Touched {
 impl Touched {
     /// For whoever may not know how many rows there are beside their own.
     pub fn without_totals(mut self) -> Self {
-        (self.rows_scanned, self.rows_rescored, self.segments, self.fresh_rows) = (0, 0, 0, 0);
+        (
+            self.rows_scanned,
+            self.rows_rescored,
+            self.segments,
+            self.fresh_rows,
+        ) = (0, 0, 0, 0);
         self.legs.iter_mut().for_each(|leg| leg.rows_scanned = 0);
         self
     }

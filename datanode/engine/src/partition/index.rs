@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rhumb_core::{FieldName, Vector, VectorIndex, VectorType};
 use rhumb_seams::CancellationToken;
-use rhumb_view::{Calibration, CalibrationQuery, Grid, GridTrainer, Lists, ListsBuilder, RowRef, Segment, ViewError};
+use rhumb_view::{
+    Calibration, CalibrationQuery, Grid, GridTrainer, Lists, ListsBuilder, RowRef, Segment, ViewError,
+};
 use tokio::time::Instant;
 
 use crate::budget::PartKind;
@@ -189,13 +191,20 @@ impl Indexer {
 
     async fn fresh_lists(&self, field: &FieldName) -> Result<(), EngineError> {
         let (shared, field) = (self.shared.clone(), field.clone());
-        self.quietly("fresh lists", move |cancel| shared.view.list_fresh(&field, cancel))
-            .await?;
+        self.quietly("fresh lists", move |cancel| {
+            shared.view.list_fresh(&field, cancel)
+        })
+        .await?;
         Ok(())
     }
 
     /// With stored vectors and what lies between them: users ask for more than what is there.
-    async fn calibrate(&self, field: &FieldName, ty: &VectorType, grid: &Arc<Grid>) -> Result<(), EngineError> {
+    async fn calibrate(
+        &self,
+        field: &FieldName,
+        ty: &VectorType,
+        grid: &Arc<Grid>,
+    ) -> Result<(), EngineError> {
         if let Some(name) = self.calibration_name(&self.shared.pin(), field, grid)
             && let Some(saved) = self.shared.files.read(&name, Calibration::from_bytes).await?
         {
@@ -225,10 +234,16 @@ impl Indexer {
         work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, ViewError> + Send + 'static,
     ) -> Result<T, EngineError> {
         let stop = self.stop.clone();
-        let done = self.shared.env.tasks.compute_quietly(name, move || work(&|| stop.is_cancelled()));
+        let done = self
+            .shared
+            .env
+            .tasks
+            .compute_quietly(name, move || work(&|| stop.is_cancelled()));
         match done.await {
             Some(Ok(result)) => Ok(result),
-            Some(Err(ViewError::Cancelled)) => Err(EngineError::Unavailable("the partition is closing".into())),
+            Some(Err(ViewError::Cancelled)) => {
+                Err(EngineError::Unavailable("the partition is closing".into()))
+            }
             Some(Err(error)) => Err(bug(error)),
             None => Err(EngineError::Bug(format!("{name}: the work panicked"))),
         }
@@ -246,7 +261,11 @@ impl Indexer {
         let Some(id) = self.shared.files.newest_grid(number).await? else {
             return Ok(None);
         };
-        let grid = self.shared.files.read(&FileName::grid(number, id), Grid::from_bytes).await?;
+        let grid = self
+            .shared
+            .files
+            .read(&FileName::grid(number, id), Grid::from_bytes)
+            .await?;
         Ok(grid.map(Arc::new))
     }
 
@@ -255,10 +274,14 @@ impl Indexer {
         let (pinned, files) = (self.shared.pin(), &self.shared.files);
         let column = rows::column_name(field);
         let Some(base) = &pinned.base else { return Ok(()) };
-        let Some(number) = base.field_number(&column) else { return Ok(()) };
+        let Some(number) = base.field_number(&column) else {
+            return Ok(());
+        };
         for sealed in pinned.snapshot.segments() {
             let segment = sealed.segment();
-            let Some(name) = self.lists_name(&pinned, segment, field, grid) else { continue };
+            let Some(name) = self.lists_name(&pinned, segment, field, grid) else {
+                continue;
+            };
             let lists = segment.lists(field.as_str());
             if let Some(lists) = lists.filter(|lists| lists.grid().id() == grid.id() && worth_saving(segment))
                 && !files.has(&name).await?

@@ -208,12 +208,18 @@ impl Maintenance {
     /// The frozen rows' lists under their new ordinals, so that a flush slows no search.
     async fn list_frozen(&self, segment: &Segment, frozen: &Arc<Frozen>) -> Result<(), EngineError> {
         for (field, _) in self.shared.schema.schema().vectors() {
-            let Some(grid) = self.shared.view.grid(field.as_str()) else { continue };
+            let Some(grid) = self.shared.view.grid(field.as_str()) else {
+                continue;
+            };
             let (frozen, of) = (frozen.clone(), field.clone());
             let tasks = &self.shared.env.tasks;
-            let made = tasks.compute_quietly("lists", move || frozen.lists(&of, &grid, &|| false)).await;
+            let made = tasks
+                .compute_quietly("lists", move || frozen.lists(&of, &grid, &|| false))
+                .await;
             let lists = made.ok_or_else(|| EngineError::Bug("making lists panicked".into()))?;
-            segment.attach_lists(field.clone(), Arc::new(lists.map_err(bug)?)).map_err(bug)?;
+            segment
+                .attach_lists(field.clone(), Arc::new(lists.map_err(bug)?))
+                .map_err(bug)?;
         }
         Ok(())
     }
@@ -463,16 +469,24 @@ impl Maintenance {
             let tasks = &self.shared.env.tasks;
             let carried = tasks.compute_quietly("carry over", move || {
                 let codes = Codes::carried(&of, &ty, &old, &mapping)?;
-                let lists = grid.map(|grid| Lists::carried(&of, &grid, &old, &mapping)).transpose()?;
+                let lists = grid
+                    .map(|grid| Lists::carried(&of, &grid, &old, &mapping))
+                    .transpose()?;
                 Ok((codes, lists.flatten()))
             });
-            let carried = carried.await.ok_or_else(|| EngineError::Bug("carrying codes over panicked".into()))?;
+            let carried = carried
+                .await
+                .ok_or_else(|| EngineError::Bug("carrying codes over panicked".into()))?;
             let (codes, lists): (Option<Codes>, Option<Lists>) = carried.map_err(bug)?;
             if let Some(codes) = codes {
-                segment.attach_codes(field.clone(), Arc::new(codes)).map_err(bug)?;
+                segment
+                    .attach_codes(field.clone(), Arc::new(codes))
+                    .map_err(bug)?;
             }
             if let Some(lists) = lists {
-                segment.attach_lists(field.clone(), Arc::new(lists)).map_err(bug)?;
+                segment
+                    .attach_lists(field.clone(), Arc::new(lists))
+                    .map_err(bug)?;
             }
         }
         Ok(())
@@ -490,7 +504,9 @@ impl Maintenance {
         if let Some(base) = base {
             base.clean(now - KEEP_VERSIONS).await?;
             let schema = self.shared.schema.schema();
-            let grids = schema.vectors().filter_map(|(field, _)| self.shared.view.grid(field.as_str()));
+            let grids = schema
+                .vectors()
+                .filter_map(|(field, _)| self.shared.view.grid(field.as_str()));
             let grids: Vec<u128> = grids.map(|grid| grid.id()).collect();
             self.shared.files.collect(&base, &grids).await?;
         }

@@ -128,7 +128,10 @@ impl Reading {
             let is_all = found.len() < depth;
             return Ok(Round { found, is_all });
         }
-        let legs = query.legs.iter().map(|leg| self.leg(leg, (depth, query.accuracy), masks, deadline));
+        let legs = query
+            .legs
+            .iter()
+            .map(|leg| self.leg(leg, (depth, query.accuracy), masks, deadline));
         let mut legs = try_join_all(legs).await?;
         for (at, leg) in legs.iter_mut().enumerate() {
             touched.rows_scanned += leg.touched.rows_scanned;
@@ -159,7 +162,8 @@ impl Reading {
         let mut found = match leg {
             Leg::Vector(leg) => {
                 let masks = masks.to_vec();
-                self.search(leg, (depth, accuracy), masks, deadline, &mut touched).await?
+                self.search(leg, (depth, accuracy), masks, deadline, &mut touched)
+                    .await?
             }
             Leg::Sparse(leg) => self.sparse(leg, depth, masks, deadline, &mut touched).await?,
             Leg::Text(leg) => self.text(leg, depth, masks, deadline, &mut touched).await?,

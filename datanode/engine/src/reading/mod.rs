@@ -53,7 +53,8 @@ impl Reading {
         timeout: Option<Duration>,
     ) -> Result<(Hits, Touched), EngineError> {
         let deadline = timeout.map(|t| Instant::now() + t);
-        let work = self.answer(query, deadline);
+        // Boxed: the futures below it are many layers deep.
+        let work = Box::pin(self.answer(query, deadline));
         match deadline {
             None => work.await,
             Some(at) => tokio::time::timeout_at(at, work)

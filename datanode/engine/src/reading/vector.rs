@@ -23,18 +23,23 @@ impl Reading {
         touched: &mut Touched,
     ) -> Result<Vec<Found>, EngineError> {
         let ty = self.vector_type(&leg.field)?;
-        let searches = self.parts.iter().zip(masks).enumerate().map(|(at, (part, mask))| {
-            let query = PartQuery {
-                field: leg.field.clone(),
-                ty,
-                query: leg.value.clone(),
-                k,
-                accuracy,
-                mask,
-                deadline,
-            };
-            async move { query.answer(at, part).await }
-        });
+        let searches = self
+            .parts
+            .iter()
+            .zip(masks)
+            .enumerate()
+            .map(|(at, (part, mask))| {
+                let query = PartQuery {
+                    field: leg.field.clone(),
+                    ty,
+                    query: leg.value.clone(),
+                    k,
+                    accuracy,
+                    mask,
+                    deadline,
+                };
+                async move { query.answer(at, part).await }
+            });
         let mut found = Vec::new();
         for part in try_join_all(searches).await? {
             touched.rows_scanned += part.scanned;
@@ -114,7 +119,10 @@ impl PartQuery {
         let scored = part
             .scores(&self.field, &self.ty, &self.query, &candidates.uncertain)
             .await?;
-        let (scanned, rescored) = (candidates.rows_scanned + candidates.rows_estimated, scored.len() as u64);
+        let (scanned, rescored) = (
+            candidates.rows_scanned + candidates.rows_estimated,
+            scored.len() as u64,
+        );
         let hits = candidates
             .finish(&scored)
             .map_err(|e| EngineError::Bug(e.to_string()))?;

@@ -25,11 +25,13 @@ impl Codes {
         let at = ordinal as usize;
         match (&mut self.body, &from.body) {
             (Body::Scaled(to), Body::Scaled(from)) => {
-                to.codes.extend_from_slice(&from.codes[at * from.stride..][..from.stride]);
+                to.codes
+                    .extend_from_slice(&from.codes[at * from.stride..][..from.stride]);
                 to.rows.push(from.rows[at]);
             }
             (Body::Packed(to), Body::Packed(from)) => {
-                to.words.extend_from_slice(&from.words[at * from.stride..][..from.stride]);
+                to.words
+                    .extend_from_slice(&from.words[at * from.stride..][..from.stride]);
             }
             (Body::Scaled(_), Body::Packed(_)) | (Body::Packed(_), Body::Scaled(_)) => {
                 unreachable!("codes of one type have one kind of body")

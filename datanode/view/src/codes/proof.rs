@@ -43,7 +43,12 @@ mod tests {
     #[test]
     fn the_rows_own_vector_is_allowed_and_another_is_not() {
         let wave = |seed: f32| -> Vector {
-            Vector::F32((0..96).map(|i| (i as f32 * seed).sin()).collect::<Vec<_>>().into())
+            Vector::F32(
+                (0..96)
+                    .map(|i| (i as f32 * seed).sin())
+                    .collect::<Vec<_>>()
+                    .into(),
+            )
         };
         let (query, own, other) = (wave(0.31), wave(0.7), wave(0.3));
         for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {

@@ -213,12 +213,12 @@ fn the_first_format_still_opens() {
     let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
     let as_first_written = [
         "cfc9bdf602e46482f027b956df134e69485ae6c79ae60ff38be7", // body
-        "ce8387989ea9379a7828d57b1628f2a0", // its tag
-        "7268637279707431", // magic
-        "01010101010101010101010101010101", // key
+        "ce8387989ea9379a7828d57b1628f2a0",                     // its tag
+        "7268637279707431",                                     // magic
+        "01010101010101010101010101010101",                     // key
         "0303030303030303030303030303030303030303030303030303030303030303", // salt
-        "000000000000001a", // length
-        "0b622b46009cd66038941b7ac3ff250e", // tag
+        "000000000000001a",                                     // length
+        "0b622b46009cd66038941b7ac3ff250e",                     // tag
     ]
     .concat();
     assert_eq!(hex, as_first_written);
