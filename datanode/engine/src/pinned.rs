@@ -192,7 +192,7 @@ impl Pinned {
         let (ty, name) = (self.field_type(field)?, rows::column_name(field));
         let mut next = 0;
         self.base()?
-            .scan(segment.fragment(), &[name.clone()], |offsets, batch| {
+            .scan(segment.fragment(), std::slice::from_ref(&name), |offsets, batch| {
                 let Some(column) = batch.column_by_name(&name) else {
                     return Ok(());
                 };

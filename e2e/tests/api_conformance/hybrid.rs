@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rhumb_e2e::compare::{close, plain};
 use rhumb_e2e::data::vector;
 use rhumb_e2e::{Suite, seed};
@@ -259,10 +259,11 @@ fn grouped(hits: &[Value], k: usize, size: usize) -> Vec<(String, Vec<String>)> 
         let Some(value) = hit["document"]["doc"].as_str() else {
             continue;
         };
+        let is_full = groups.len() >= k;
         match groups.iter_mut().find(|(known, _)| known == value) {
             Some((_, ids)) if ids.len() < size => ids.push(plain(&hit["id"])),
             Some(_) => {}
-            None if groups.len() < k => groups.push((value.to_owned(), vec![plain(&hit["id"])])),
+            None if !is_full => groups.push((value.to_owned(), vec![plain(&hit["id"])])),
             None => {}
         }
     }
