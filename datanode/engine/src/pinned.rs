@@ -192,17 +192,21 @@ impl Pinned {
         let (ty, name) = (self.field_type(field)?, rows::column_name(field));
         let mut next = 0;
         self.base()?
-            .scan(segment.fragment(), std::slice::from_ref(&name), |offsets, batch| {
-                let Some(column) = batch.column_by_name(&name) else {
-                    return Ok(());
-                };
-                for (offset, value) in offsets.iter().zip(rows::decode_column(column, &ty)?) {
-                    (next..*offset).try_for_each(|_| each(None)).map_err(bug)?;
-                    each(value.as_ref()).map_err(bug)?;
-                    next = offset + 1;
-                }
-                Ok(())
-            })
+            .scan(
+                segment.fragment(),
+                std::slice::from_ref(&name),
+                |offsets, batch| {
+                    let Some(column) = batch.column_by_name(&name) else {
+                        return Ok(());
+                    };
+                    for (offset, value) in offsets.iter().zip(rows::decode_column(column, &ty)?) {
+                        (next..*offset).try_for_each(|_| each(None)).map_err(bug)?;
+                        each(value.as_ref()).map_err(bug)?;
+                        next = offset + 1;
+                    }
+                    Ok(())
+                },
+            )
             .await?;
         (next..segment.len()).try_for_each(|_| each(None)).map_err(bug)
     }

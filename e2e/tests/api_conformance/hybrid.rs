@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 use rhumb_e2e::compare::{close, plain};
 use rhumb_e2e::data::vector;
 use rhumb_e2e::{Suite, seed};
