@@ -1,6 +1,6 @@
 //! Process-wide budgets.  Memtables: bytes of acknowledged rows that are not in the base
 //! yet; a write waits for room, and gives up with `Busy` (429) when none comes.
-//! Segment parts: codes, columns and inverted lists that can be loaded again; the oldest go first.
+//! Segment parts: codes, columns, inverted lists and text indexes that can be loaded again; the oldest go first.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,19 +74,19 @@ impl MemtableBudget {
 }
 
 /// What of a segment can be dropped and loaded again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PartKind {
-    Codes,
-    Lists,
-    Column,
-    Sparse,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SegmentPart {
+    Codes(FieldName),
+    Lists(FieldName),
+    Column(FieldName),
+    Sparse(FieldName),
+    Split,
 }
 
 #[derive(Debug)]
 struct LoadedPart {
     segment: Weak<Segment>,
-    field: FieldName,
-    kind: PartKind,
+    part: SegmentPart,
     bytes: usize,
 }
 
@@ -117,13 +117,12 @@ impl SegmentParts {
 
     /// Notes a part that was attached, and detaches older ones while over the limit.  The
     /// newest always stays: the query that loaded it is about to use it.
-    pub fn loaded(&self, segment: &Arc<Segment>, field: &FieldName, kind: PartKind, bytes: usize) {
+    pub fn loaded(&self, segment: &Arc<Segment>, part: SegmentPart, bytes: usize) {
         let mut state = self.state.lock();
         state.used += bytes;
         state.loaded.push_back(LoadedPart {
             segment: Arc::downgrade(segment),
-            field: field.clone(),
-            kind,
+            part,
             bytes,
         });
         while state.loaded.len() > 1 && (state.used > self.limit || state.front_is_gone()) {
@@ -132,11 +131,12 @@ impl SegmentParts {
             };
             state.used -= oldest.bytes;
             if let Some(segment) = oldest.segment.upgrade() {
-                match oldest.kind {
-                    PartKind::Codes => drop(segment.detach_codes(oldest.field.as_str())),
-                    PartKind::Lists => drop(segment.detach_lists(oldest.field.as_str())),
-                    PartKind::Column => drop(segment.detach_column(oldest.field.as_str())),
-                    PartKind::Sparse => drop(segment.detach_sparse(oldest.field.as_str())),
+                match &oldest.part {
+                    SegmentPart::Codes(field) => drop(segment.detach_codes(field.as_str())),
+                    SegmentPart::Lists(field) => drop(segment.detach_lists(field.as_str())),
+                    SegmentPart::Column(field) => drop(segment.detach_column(field.as_str())),
+                    SegmentPart::Sparse(field) => drop(segment.detach_sparse(field.as_str())),
+                    SegmentPart::Split => drop(segment.detach_split()),
                 }
             }
         }

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use futures::future::try_join_all;
 use rhumb_core::query::Include;
 use rhumb_core::{
     DocId, Document, FieldName, FieldType, Filter, Position, Schema, Value, Vector, VectorType,
 };
+use rhumb_text::{Split, SplitBuilder, TextFields};
 use rhumb_view::{
     Codes, CodesBuilder, Column, ColumnBuilder, RowMask, RowRef, Segment, Snapshot, SparseIndex,
     SparseIndexBuilder, ViewError,
@@ -15,7 +17,7 @@ use rhumb_view::{
 use tokio::sync::mpsc;
 
 use crate::base::{self, Base};
-use crate::budget::PartKind;
+use crate::budget::SegmentPart;
 use crate::env::Env;
 use crate::error::EngineError;
 use crate::raw::Raws;
@@ -124,9 +126,11 @@ impl Pinned {
     /// long as the caller holds them.
     pub async fn load_columns(&self, fields: &[FieldName]) -> Result<Vec<Arc<Column>>, EngineError> {
         let mut held = self.snapshot.hold_columns(fields);
-        for (segment, field) in self.snapshot.missing_fields(fields) {
-            held.push(self.load_column(&segment, &field).await?);
-        }
+        let missing = self.snapshot.missing_fields(fields);
+        let loads = missing
+            .iter()
+            .map(|(segment, field)| self.load_column(segment, field));
+        held.extend(try_join_all(loads).await?);
         Ok(held)
     }
 
@@ -158,7 +162,9 @@ impl Pinned {
         segment
             .attach_column(field.clone(), column.clone())
             .map_err(bug)?;
-        self.env.parts.loaded(segment, field, PartKind::Column, bytes);
+        self.env
+            .parts
+            .loaded(segment, SegmentPart::Column(field.clone()), bytes);
         Ok(column)
     }
 
@@ -176,10 +182,95 @@ impl Pinned {
             let index = Arc::new(builder.finish());
             let bytes = index.heap_size();
             segment.attach_sparse(field.clone(), index.clone()).map_err(bug)?;
-            self.env.parts.loaded(&segment, field, PartKind::Sparse, bytes);
+            self.env
+                .parts
+                .loaded(&segment, SegmentPart::Sparse(field.clone()), bytes);
             held.push(index);
         }
         Ok(held)
+    }
+
+    /// The text indexes that a text search needs, loaded where they are missing; to be held
+    /// like columns.
+    pub async fn load_splits(&self, fields: &Arc<TextFields>) -> Result<Vec<Arc<Split>>, EngineError> {
+        let mut held = self.snapshot.hold_splits();
+        for segment in self.snapshot.missing_splits() {
+            let name = FileName::split(self.base()?, segment.fragment());
+            let saved = match &name {
+                Some(name) => self.files.read(name, |bytes| Split::open(bytes.to_vec())).await?,
+                None => None,
+            };
+            let split = match saved.filter(|split| split.rows() == segment.len()) {
+                Some(split) => split,
+                None => self.made_split(&segment, fields).await?,
+            };
+            let split = Arc::new(split);
+            let bytes = split.heap_size();
+            segment.attach_split(split.clone()).map_err(bug)?;
+            self.env.parts.loaded(&segment, SegmentPart::Split, bytes);
+            held.push(split);
+        }
+        Ok(held)
+    }
+
+    /// From the base's rows, dead ones left empty.
+    pub async fn made_split(
+        &self,
+        segment: &Segment,
+        fields: &Arc<TextFields>,
+    ) -> Result<Split, EngineError> {
+        let (rows, mut arriving) = mpsc::channel::<Vec<(u32, Texts)>>(1);
+        let reading = self.segment_texts(segment, fields, rows);
+        let (names, fields, length) = (text_names(fields), fields.clone(), segment.len());
+        let building = self.compute(move || {
+            let mut split = SplitBuilder::new(&fields)?;
+            let mut next = 0;
+            while let Some(chunk) = arriving.blocking_recv() {
+                for (ordinal, texts) in chunk {
+                    (next..ordinal).try_for_each(|_| split.push(|_| None))?;
+                    split.push(|field| texts[names.iter().position(|name| name == field)?].as_deref())?;
+                    next = ordinal + 1;
+                }
+            }
+            (next..length).try_for_each(|_| split.push(|_| None))?;
+            Split::open(split.finish()?)
+        });
+        let (read, split) = tokio::join!(reading, building);
+        read?;
+        split?.map_err(|e| bug(e.into()))
+    }
+
+    /// The texts of a segment's rows, in ordinal order, in chunks.
+    async fn segment_texts(
+        &self,
+        segment: &Segment,
+        fields: &TextFields,
+        chunks: mpsc::Sender<Vec<(u32, Texts)>>,
+    ) -> Result<(), EngineError> {
+        let names = text_names(fields);
+        let columns: Vec<_> = names.iter().map(rows::column_name).collect();
+        let mut batches = self.base()?.batches(segment.fragment(), &columns).await?;
+        while let Some((offsets, batch)) = batches.next().await? {
+            let mut chunk: Vec<(u32, Texts)> = offsets
+                .into_iter()
+                .map(|offset| (offset, vec![None; names.len()]))
+                .collect();
+            for (at, name) in names.iter().enumerate() {
+                let Some(column) = batch.column_by_name(&columns[at]) else {
+                    continue;
+                };
+                let ty = self.field_type(name)?;
+                for ((_, texts), value) in chunk.iter_mut().zip(rows::decode_column(column, &ty)?) {
+                    if let Some(Value::Str(text)) = value {
+                        texts[at] = Some(text);
+                    }
+                }
+            }
+            if chunks.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// A field of every row of a segment in order, dead rows as missing.
@@ -219,18 +310,37 @@ impl Pinned {
         ty: &VectorType,
     ) -> Result<Vec<Arc<Codes>>, EngineError> {
         let mut held = self.snapshot.hold_codes(field.as_str());
-        for segment in self.snapshot.missing_codes(field.as_str()) {
-            let codes = match self.saved_codes(&segment, field, ty).await? {
-                Some(codes) => codes,
-                None => self.made_codes(&segment, field, ty).await?,
-            };
-            let codes = Arc::new(codes);
-            let bytes = codes.heap_size();
-            segment.attach_codes(field.clone(), codes.clone()).map_err(bug)?;
-            self.env.parts.loaded(&segment, field, PartKind::Codes, bytes);
-            held.push(codes);
-        }
+        let missing = self.snapshot.missing_codes(field.as_str());
+        let loads = missing.iter().map(|segment| async move {
+            // Where the vectors lie is asked for in the same round trips as what says which
+            // of them to read.
+            let place = self
+                .raws
+                .find(self.base()?, &self.env.bucket, segment.fragment(), field, ty);
+            let (codes, _) = tokio::try_join!(self.codes(segment, field, ty), place)?;
+            Ok::<_, EngineError>(codes)
+        });
+        held.extend(try_join_all(loads).await?);
         Ok(held)
+    }
+
+    async fn codes(
+        &self,
+        segment: &Arc<Segment>,
+        field: &FieldName,
+        ty: &VectorType,
+    ) -> Result<Arc<Codes>, EngineError> {
+        let codes = match self.saved_codes(segment, field, ty).await? {
+            Some(codes) => codes,
+            None => self.made_codes(segment, field, ty).await?,
+        };
+        let codes = Arc::new(codes);
+        let bytes = codes.heap_size();
+        segment.attach_codes(field.clone(), codes.clone()).map_err(bug)?;
+        self.env
+            .parts
+            .loaded(segment, SegmentPart::Codes(field.clone()), bytes);
+        Ok(codes)
     }
 
     async fn saved_codes(
@@ -382,6 +492,13 @@ impl Pinned {
             .await
             .map_err(|e| EngineError::Bug(format!("a computation panicked: {e}")))
     }
+}
+
+/// A row's text in each of the fields.
+type Texts = Vec<Option<Arc<str>>>;
+
+fn text_names(fields: &TextFields) -> Vec<FieldName> {
+    fields.iter().map(|(name, _)| name.clone()).collect()
 }
 
 fn bug(e: ViewError) -> EngineError {

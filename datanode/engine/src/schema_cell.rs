@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rhumb_core::schema::NewFields;
 use rhumb_core::{Code, CollectionName, FieldName, FieldType, Limits, Problem, Schema};
 use rhumb_store::catalog::{Catalog, CatalogEntry};
 use rhumb_store::{ErrorKind, StoreError};
+use rhumb_text::TextFields;
 
 use crate::error::EngineError;
 use crate::lead::Lead;
@@ -23,6 +24,8 @@ pub struct SchemaCell {
     name: CollectionName,
     entry: RwLock<Arc<CatalogEntry>>,
     schema: RwLock<Arc<Schema>>,
+    /// How the texts of a schema are analyzed: made once for each schema.
+    texts: Mutex<Option<(Arc<Schema>, Arc<TextFields>)>>,
     /// One change at a time: the catalog would refuse the second anyway.
     changing: tokio::sync::Mutex<()>,
 }
@@ -37,6 +40,7 @@ impl SchemaCell {
             name: entry.name.clone(),
             entry: RwLock::new(Arc::new(entry)),
             schema: RwLock::new(schema),
+            texts: Mutex::new(None),
             changing: tokio::sync::Mutex::new(()),
         }
     }
@@ -47,6 +51,19 @@ impl SchemaCell {
 
     pub fn schema(&self) -> Arc<Schema> {
         self.schema.read().clone()
+    }
+
+    pub fn texts(&self) -> Result<Arc<TextFields>, EngineError> {
+        let schema = self.schema();
+        let mut known = self.texts.lock();
+        match known.as_ref() {
+            Some((of, texts)) if Arc::ptr_eq(of, &schema) => Ok(texts.clone()),
+            _ => {
+                let texts = Arc::new(TextFields::of(&schema)?);
+                *known = Some((schema, texts.clone()));
+                Ok(texts)
+            }
+        }
     }
 
     /// Adds what a write infers and the schema has not.  What another write fixed

@@ -1,10 +1,11 @@
 //! What a view would take long to work out, kept beside the table (V3).
 //!
 //! ```text
+//! <partition>/view/<data file>.split                  texts of one fragment's rows, by word
 //! <partition>/view/<data file>.<field>.codes          codes of one fragment's vectors
 //! <partition>/view/<data file>.<field>.<grid>.lists   the same rows by list
 //! <partition>/view/<field>.<grid>.grid                the grid
-//! <partition>/view/<field>.<grid>.calibration         how far its searches must go
+//! <partition>/view/<field>.<grid>.<rows>.calibration  how far its searches must go
 //! ```
 //! `<data file>` is the random name Lance gave the fragment's file and `<grid>` a ULID's number, so a
 //! name never means two things and nobody has to name a file in STATE.  `<field>` is the
@@ -21,6 +22,7 @@ use rhumb_store::Bucket;
 
 use crate::base::Base;
 use crate::error::EngineError;
+use crate::rows;
 
 /// One file of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +33,15 @@ impl FileName {
         Self(format!("{field}.{grid:032x}.grid"))
     }
 
-    pub fn calibration(field: i32, grid: u128) -> Self {
-        Self(format!("{field}.{grid:032x}.calibration"))
+    /// Measured when there were so many rows.
+    pub fn calibration(field: i32, grid: u128, rows: u64) -> Self {
+        Self(format!("{field}.{grid:032x}.{rows:016x}.calibration"))
+    }
+
+    /// Of all text fields together, so it goes by the file of the ids.
+    pub fn split(base: &Base, fragment: u64) -> Option<Self> {
+        let (stem, _) = stem(base, fragment, rows::ID)?;
+        Some(Self(format!("{stem}.split")))
     }
 
     /// `None` where the fragment has no file with that column.
@@ -83,6 +92,18 @@ impl ViewFiles {
             (of.parse() == Ok(field)).then_some(id)
         });
         Ok(grids.max())
+    }
+
+    /// The calibration of a grid that was measured last, when there were most rows.
+    pub async fn newest_calibration(&self, field: i32, grid: u128) -> Result<Option<FileName>, EngineError> {
+        self.list().await?;
+        let begins = format!("{field}.{grid:032x}.");
+        let names = self.names.lock();
+        let of_grid = names
+            .iter()
+            .flatten()
+            .filter(|name| name.starts_with(&begins) && name.ends_with(".calibration"));
+        Ok(of_grid.max().cloned().map(FileName))
     }
 
     pub async fn has(&self, name: &FileName) -> Result<bool, EngineError> {
@@ -147,7 +168,8 @@ impl ViewFiles {
         for name in names {
             let parts: Vec<&str> = name.split('.').collect();
             let needed = match parts.as_slice() {
-                [_, grid, "grid" | "calibration"] => is_used(grid),
+                [_, grid, "grid"] | [_, grid, _, "calibration"] => is_used(grid),
+                [stem, "split"] => stems.contains(*stem),
                 [stem, _, "codes"] => stems.contains(*stem),
                 [stem, _, grid, "lists"] => stems.contains(*stem) && is_used(grid),
                 _ => true,

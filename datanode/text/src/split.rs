@@ -33,7 +33,7 @@ pub(crate) const PEAKS_FROM: u32 = 128;
 pub struct Split {
     fields: BTreeMap<FieldName, SplitField>,
     rows: u32,
-    bytes: usize,
+    bytes: OwnedBytes,
 }
 
 pub(crate) struct SplitField {
@@ -50,7 +50,6 @@ impl Split {
     /// `Corrupt` when the bytes are not exactly what [`SplitBuilder`](crate::SplitBuilder) made.
     pub fn open(blob: Vec<u8>) -> Result<Self, TextError> {
         let sections = blob::unpack(&blob)?;
-        let size = blob.len();
         let bytes = OwnedBytes::new(blob);
         let meta = sections
             .get(META)
@@ -73,15 +72,16 @@ impl Split {
             let field = SplitField::open(&reader, &name, &mut meta)?;
             fields.insert(name, field);
         }
-        Ok(Self {
-            fields,
-            rows,
-            bytes: size,
-        })
+        Ok(Self { fields, rows, bytes })
     }
 
     pub fn rows(&self) -> u32 {
         self.rows
+    }
+
+    /// What `open` was given.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The fields it was made with, and how each was analyzed.
@@ -94,7 +94,7 @@ impl Split {
     pub fn heap_size(&self) -> usize {
         let of =
             |field: &SplitField| field.norms.len() + field.peaks.len() * size_of::<(u64, Peaks)>() + 1_024;
-        self.bytes + self.fields.values().map(of).sum::<usize>()
+        self.bytes.len() + self.fields.values().map(of).sum::<usize>()
     }
 
     pub(crate) fn field(&self, name: &FieldName) -> Option<&SplitField> {
@@ -106,7 +106,7 @@ impl fmt::Debug for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Split")
             .field("rows", &self.rows)
-            .field("bytes", &self.bytes)
+            .field("bytes", &self.bytes.len())
             .finish_non_exhaustive()
     }
 }

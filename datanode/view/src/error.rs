@@ -2,6 +2,7 @@
 //! that was called off.
 
 use rhumb_core::{DocId, FieldName, Problem};
+use rhumb_text::TextError;
 
 use crate::rows::{RowRef, SegmentId};
 
@@ -43,6 +44,8 @@ pub enum ViewError {
     BadMapping(RowRef),
     #[error("'{field}' of fragment {fragment} is not loaded")]
     NotLoaded { fragment: u64, field: FieldName },
+    #[error("the text index of fragment {0} is not loaded")]
+    NoTextIndex(u64),
     #[error("the search was cancelled")]
     Cancelled,
     /// A vector that does not have the field's shape.
@@ -58,7 +61,20 @@ pub enum ViewError {
     OtherGrid,
     #[error("row {0:?} was not scored")]
     Unscored(RowRef),
-    /// An aggregate with more groups than an answer may have.
+    /// An aggregate with more groups than an answer may have, or a text query that cannot be asked.
     #[error(transparent)]
     Refused(#[from] Problem),
+    #[error("{0}")]
+    Text(String),
+}
+
+impl From<TextError> for ViewError {
+    fn from(e: TextError) -> Self {
+        match e {
+            TextError::Refused(problem) => Self::Refused(problem),
+            TextError::Corrupt(_) | TextError::TooManyRows(_) | TextError::Bug(_) => {
+                Self::Text(e.to_string())
+            }
+        }
+    }
 }

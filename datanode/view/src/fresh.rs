@@ -21,6 +21,7 @@ use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
 use crate::sparse::{SparseIndex, SparseIndexBuilder};
 use crate::stretches::{Stretched, Stretches};
+use crate::text::FreshTexts;
 
 /// One write of one document.
 #[derive(Clone, Debug)]
@@ -121,6 +122,7 @@ pub(crate) struct FreshRows {
     len: u32,
     pub(crate) lists: Arc<Stretches>,
     masks: Arc<FreshMasks>,
+    texts: Arc<FreshTexts>,
 }
 
 impl FreshRows {
@@ -130,6 +132,7 @@ impl FreshRows {
             len: 0,
             lists: Arc::default(),
             masks: Arc::default(),
+            texts: Arc::default(),
         }
     }
 
@@ -139,6 +142,10 @@ impl FreshRows {
 
     pub(crate) fn masks(&self) -> &FreshMasks {
         &self.masks
+    }
+
+    pub(crate) fn texts(&self) -> &FreshTexts {
+        &self.texts
     }
 
     pub(crate) fn get(&self, at: u32) -> Option<&FreshRow> {
@@ -208,7 +215,7 @@ impl FreshRows {
         })
     }
 
-    /// Of codes and lists.
+    /// Of everything that was made of the rows.
     pub(crate) fn codes_size(&self) -> usize {
         let of = |chunk: &Arc<Chunk>| {
             chunk
@@ -224,7 +231,10 @@ impl FreshRows {
                     .map(|index| index.heap_size())
                     .sum::<usize>()
         };
-        self.chunks.iter().map(of).sum::<usize>() + self.lists.heap_size() + self.masks.heap_size()
+        self.chunks.iter().map(of).sum::<usize>()
+            + self.lists.heap_size()
+            + self.masks.heap_size()
+            + self.texts.heap_size()
     }
 
     /// Only the list that every clone was taken from is ever pushed to.

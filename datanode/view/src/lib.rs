@@ -37,6 +37,7 @@ mod snapshot;
 mod span;
 mod sparse;
 mod stretches;
+mod text;
 mod view;
 
 pub use ann::{Calibration, Grid, GridTrainer, Lists, ListsBuilder, Part as ListsPart};
@@ -55,4 +56,5 @@ pub use segment::Segment;
 pub use size::{HeapSize, SegmentSize};
 pub use snapshot::{Sealed, Snapshot};
 pub use sparse::{SparseFound, SparseIndex, SparseIndexBuilder, SparseSpec};
+pub use text::{TextPart, TextSpec, search_text};
 pub use view::{Change, FreshSize, Swap, View};

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::RwLock;
 use rhumb_core::{DocId, FieldName, Seq};
+use rhumb_text::Split;
 
 use crate::ann::Lists;
 use crate::codes::Codes;
@@ -29,7 +30,12 @@ pub struct Segment {
     columns: Parts<Column>,
     masks: Masks,
     sparse: Parts<SparseIndex>,
+    split: Slot<Split>,
 }
+
+/// What has been loaded of all fields together.
+#[derive(Debug)]
+struct Slot<T>(RwLock<Option<Part<T>>>);
 
 /// What has been loaded, by field.
 #[derive(Debug)]
@@ -56,6 +62,7 @@ impl Segment {
             columns: Parts::new(),
             masks: Masks::default(),
             sparse: Parts::new(),
+            split: Slot(RwLock::default()),
         })
     }
 
@@ -102,6 +109,23 @@ impl Segment {
     /// The inverted lists of a field of sparse vectors.
     pub fn sparse(&self, field: &str) -> Option<Arc<SparseIndex>> {
         self.sparse.get(field)
+    }
+
+    /// The text index of all text fields.
+    pub fn split(&self) -> Option<Arc<Split>> {
+        self.split.0.read().as_ref()?.get()
+    }
+
+    /// Replaces the one before.
+    pub fn attach_split(&self, split: Arc<Split>) -> Result<(), ViewError> {
+        check_rows("text index", self.seqs.len(), split.rows() as usize)?;
+        *self.split.0.write() = Some(Part::Attached(split));
+        Ok(())
+    }
+
+    /// As `detach_codes`.
+    pub fn detach_split(&self) -> Option<Arc<Split>> {
+        self.split.0.write().as_mut()?.detach()
     }
 
     /// Replaces what was attached under that name.
@@ -166,11 +190,23 @@ impl Segment {
             columns: self.columns.sum(Column::heap_size),
             masks: self.masks.heap_size(),
             sparse: self.sparse.sum(SparseIndex::heap_size),
+            text: self
+                .split
+                .0
+                .read()
+                .as_ref()
+                .and_then(Part::attached)
+                .map_or(0, |split| split.heap_size()),
         }
     }
 
     pub(crate) fn masks(&self) -> &Masks {
         &self.masks
+    }
+
+    /// The rows are in the order of their ids; false while that is not known.
+    pub(crate) fn is_in_id_order(&self) -> bool {
+        matches!(self.order.get(), Some(None))
     }
 
     /// The ordinal of the `rank`-th smallest id.  The first call sorts the keys, once,
@@ -183,16 +219,35 @@ impl Segment {
     }
 }
 
+impl<T> Part<T> {
+    fn get(&self) -> Option<Arc<T>> {
+        match self {
+            Self::Attached(part) => Some(part.clone()),
+            Self::Detached(part) => part.upgrade(),
+        }
+    }
+
+    fn attached(&self) -> Option<&Arc<T>> {
+        match self {
+            Self::Attached(part) => Some(part),
+            Self::Detached(_) => None,
+        }
+    }
+
+    fn detach(&mut self) -> Option<Arc<T>> {
+        let part = self.attached()?.clone();
+        *self = Self::Detached(Arc::downgrade(&part));
+        Some(part)
+    }
+}
+
 impl<T> Parts<T> {
     fn new() -> Self {
         Self(RwLock::default())
     }
 
     fn get(&self, field: &str) -> Option<Arc<T>> {
-        match self.0.read().get(field)? {
-            Part::Attached(part) => Some(part.clone()),
-            Part::Detached(part) => part.upgrade(),
-        }
+        self.0.read().get(field)?.get()
     }
 
     /// True when there was another of that name, even one let go of since.
@@ -201,22 +256,17 @@ impl<T> Parts<T> {
     }
 
     fn detach(&self, field: &str) -> Option<Arc<T>> {
-        let mut parts = self.0.write();
-        let slot = parts.get_mut(field)?;
-        let Part::Attached(part) = slot else { return None };
-        let part = part.clone();
-        *slot = Part::Detached(Arc::downgrade(&part));
-        Some(part)
+        self.0.write().get_mut(field)?.detach()
     }
 
     /// Over what is attached: the rest is its holders'.
     fn sum(&self, size: impl Fn(&T) -> usize) -> usize {
         let parts = self.0.read();
-        let attached = parts.values().filter_map(|part| match part {
-            Part::Attached(part) => Some(size(part)),
-            Part::Detached(_) => None,
-        });
-        attached.sum()
+        parts
+            .values()
+            .filter_map(Part::attached)
+            .map(|part| size(part))
+            .sum()
     }
 }
 

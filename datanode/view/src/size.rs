@@ -14,11 +14,21 @@ pub struct SegmentSize {
     pub masks: usize,
     /// Inverted lists of sparse vectors.
     pub sparse: usize,
+    /// Text indexes.
+    pub text: usize,
 }
 
 impl SegmentSize {
     pub fn total(&self) -> usize {
-        self.keys + self.seqs + self.order + self.codes + self.lists + self.columns + self.sparse + self.masks
+        self.keys
+            + self.seqs
+            + self.order
+            + self.codes
+            + self.lists
+            + self.columns
+            + self.sparse
+            + self.masks
+            + self.text
     }
 }
 
@@ -47,5 +57,6 @@ impl HeapSize {
         self.segments.columns += size.columns;
         self.segments.masks += size.masks;
         self.segments.sparse += size.sparse;
+        self.segments.text += size.text;
     }
 }

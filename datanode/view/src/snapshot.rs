@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use rhumb_core::{DocId, Document, FieldName, Seq};
+use rhumb_text::Split;
 
 use crate::ann::{Grid, Lists};
 use crate::bits::{LiveBits, Ones};
@@ -158,6 +159,12 @@ impl Snapshot {
         lacking.map(|sealed| sealed.segment.clone()).collect()
     }
 
+    /// Segments whose text index a text search would need and that do not have it.
+    pub fn missing_splits(&self) -> Vec<Arc<Segment>> {
+        let lacking = self.populated().filter(|sealed| sealed.segment.split().is_none());
+        lacking.map(|sealed| sealed.segment.clone()).collect()
+    }
+
     /// What `sort_by` and `aggregate` over these fields would need and do not have.
     pub fn missing_fields(&self, fields: &[FieldName]) -> Vec<(Arc<Segment>, FieldName)> {
         let mut missing = Vec::new();
@@ -213,6 +220,13 @@ impl Snapshot {
     pub fn hold_sparse(&self, field: &str) -> Vec<Arc<SparseIndex>> {
         self.populated()
             .filter_map(|sealed| sealed.segment.sparse(field))
+            .collect()
+    }
+
+    /// As `hold_codes`, for text indexes.
+    pub fn hold_splits(&self) -> Vec<Arc<Split>> {
+        self.populated()
+            .filter_map(|sealed| sealed.segment.split())
             .collect()
     }
 

@@ -27,7 +27,6 @@ async fn legs_are_fused_grouped_and_reranked() {
     groups_hold_the_best_of_each_value(&t, &mut rng).await;
     rerank_follows_its_functions(&t).await;
     explain_shows_each_leg(&t).await;
-    text_legs_are_refused_for_now(&t).await;
     requests_are_checked(&t).await;
     t.finish().await;
 }
@@ -388,20 +387,6 @@ async fn explain_shows_each_leg(t: &Suite) {
             legs.iter()
                 .all(|leg| leg["took_ms"].as_f64().is_some_and(|ms| ms >= 0.0) && leg["rows_scanned"].as_u64() > Some(0))
         });
-}
-
-async fn text_legs_are_refused_for_now(t: &Suite) {
-    for body in [
-        json!({"text": "boat"}),
-        json!({"text": {"query": "boat", "fields": {"gloss": 2}, "operator": "phrase"}, "highlight": true}),
-        json!({"legs": [{"text": "boat"}, {"sparse": {"indices": [2], "values": [1]}}]}),
-    ] {
-        t.case(format!("the text leg of {body}"))
-            .post(&query("mixed"), body)
-            .await
-            .refused(422, "invalid_value")
-            .field("text");
-    }
 }
 
 async fn requests_are_checked(t: &Suite) {

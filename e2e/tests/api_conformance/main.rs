@@ -31,6 +31,7 @@ mod query;
 mod query_shapes;
 mod scan;
 mod sparse;
+mod text;
 mod types;
 mod validation;
 mod vectors;

@@ -6,6 +6,7 @@
 //! vector field up to date; what fails is tried again in the next.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rhumb_core::{FieldName, Vector, VectorIndex, VectorType};
@@ -15,7 +16,7 @@ use rhumb_view::{
 };
 use tokio::time::Instant;
 
-use crate::budget::PartKind;
+use crate::budget::SegmentPart;
 use crate::error::EngineError;
 use crate::partition::Shared;
 use crate::pinned::Pinned;
@@ -31,6 +32,8 @@ const FRESH_BACKLOG: u64 = 1_024;
 const OUTGROWN: f64 = 3.0;
 /// Codes of smaller segments are made faster than they are loaded.
 const WORTH_SAVING: u32 = 4_096;
+/// A calibration is measured anew when there are so many times as many rows.
+const STALE: u64 = 2;
 /// Queries that a calibration is measured with.
 const QUERIES: usize = 200;
 /// After a failure.
@@ -56,7 +59,11 @@ impl Indexer {
 
     async fn rounds(&self) {
         loop {
-            match self.round().await {
+            let asked = self.shared.index_asked.load(Ordering::SeqCst);
+            let round = self.round().await;
+            // One that failed counts: it is tried again, and nobody's rows depend on it.
+            self.shared.indexed.send_replace(asked);
+            match round {
                 Ok(()) => self.shared.index_due.notified().await,
                 Err(error) => {
                     tracing::warn!(partition = self.shared.name, %error, "indexing failed: trying again");
@@ -74,6 +81,35 @@ impl Indexer {
             }
             self.save_codes(field).await?;
         }
+        self.texts().await
+    }
+
+    /// Fresh texts are indexed here, before somebody searches them; and every segment's
+    /// index has a file.
+    async fn texts(&self) -> Result<(), EngineError> {
+        let fields = self.shared.schema.texts()?;
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let (shared, of) = (self.shared.clone(), fields.clone());
+        self.quietly("fresh texts", move |_| shared.view.index_texts(&of))
+            .await?;
+        let (pinned, files) = (self.shared.pin(), &self.shared.files);
+        let Some(base) = &pinned.base else { return Ok(()) };
+        for sealed in pinned.snapshot.segments() {
+            let segment = sealed.segment();
+            let Some(name) = FileName::split(base, segment.fragment()) else {
+                continue;
+            };
+            if !worth_saving(segment) || files.has(&name).await? {
+                continue;
+            }
+            let split = match segment.split() {
+                Some(split) => split,
+                None => Arc::new(pinned.made_split(segment, &fields).await?),
+            };
+            files.write(&name, split.as_bytes().to_vec()).await?;
+        }
         Ok(())
     }
 
@@ -88,7 +124,10 @@ impl Indexer {
         if self.shared.view.fresh_backlog(field.as_str()) >= FRESH_BACKLOG {
             self.fresh_lists(field).await?;
         }
-        if grid.calibration().queries() == 0 {
+        if grid.calibration().rows() == 0 {
+            self.saved_calibration(field, &grid).await?;
+        }
+        if grid.calibration().rows() * STALE < self.shared.view.snapshot().live_rows() {
             self.calibrate(field, ty, &grid).await?;
         }
         self.save_lists(field, &grid).await
@@ -157,7 +196,7 @@ impl Indexer {
         let lists = Arc::new(lists);
         segment.attach_lists(field.clone(), lists.clone()).map_err(bug)?;
         let parts = &self.shared.env.parts;
-        parts.loaded(segment, field, PartKind::Lists, lists.heap_size());
+        parts.loaded(segment, SegmentPart::Lists(field.clone()), lists.heap_size());
         Ok(())
     }
 
@@ -205,12 +244,6 @@ impl Indexer {
         ty: &VectorType,
         grid: &Arc<Grid>,
     ) -> Result<(), EngineError> {
-        if let Some(name) = self.calibration_name(&self.shared.pin(), field, grid)
-            && let Some(saved) = self.shared.files.read(&name, Calibration::from_bytes).await?
-        {
-            grid.calibrate(saved);
-            return Ok(());
-        }
         let pinned = self.shared.pin();
         let sample = pinned.sample(field, ty, QUERIES, None).await?;
         if pinned.snapshot.missing_lists(field.as_str(), grid).is_empty() && !sample.is_empty() {
@@ -269,6 +302,18 @@ impl Indexer {
         Ok(grid.map(Arc::new))
     }
 
+    async fn saved_calibration(&self, field: &FieldName, grid: &Grid) -> Result<(), EngineError> {
+        let (pinned, files) = (self.shared.pin(), &self.shared.files);
+        let column = rows::column_name(field);
+        if let Some(number) = pinned.base.as_ref().and_then(|base| base.field_number(&column))
+            && let Some(name) = files.newest_calibration(number, grid.id()).await?
+            && let Some(saved) = files.read(&name, Calibration::from_bytes).await?
+        {
+            grid.calibrate(saved);
+        }
+        Ok(())
+    }
+
     /// The grid goes last: lists without it are nothing, and it stands for all of them.
     async fn save_lists(&self, field: &FieldName, grid: &Arc<Grid>) -> Result<(), EngineError> {
         let (pinned, files) = (self.shared.pin(), &self.shared.files);
@@ -294,10 +339,8 @@ impl Indexer {
             files.write(&name, grid.to_bytes()).await?;
         }
         let calibration = grid.calibration();
-        if let Some(name) = self.calibration_name(&pinned, field, grid)
-            && calibration.queries() > 0
-            && !files.has(&name).await?
-        {
+        let name = FileName::calibration(number, grid.id(), calibration.rows());
+        if calibration.rows() > 0 && !files.has(&name).await? {
             files.write(&name, calibration.to_bytes()).await?;
         }
         Ok(())
@@ -328,11 +371,6 @@ impl Indexer {
     ) -> Option<FileName> {
         let column = rows::column_name(field);
         FileName::lists(pinned.base.as_ref()?, segment.fragment(), &column, grid.id())
-    }
-
-    fn calibration_name(&self, pinned: &Pinned, field: &FieldName, grid: &Grid) -> Option<FileName> {
-        let number = pinned.base.as_ref()?.field_number(&rows::column_name(field))?;
-        Some(FileName::calibration(number, grid.id()))
     }
 }
 

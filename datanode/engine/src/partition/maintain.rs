@@ -16,15 +16,16 @@ use rhumb_store::state::IdemFile;
 use rhumb_view::{
     Codes, CodesBuilder, Frozen, Keys, Lists, RowRef, Segment, SegmentId, SparseIndexBuilder, Swap,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::base::{self, Base, Change};
-use crate::budget::PartKind;
+use crate::budget::SegmentPart;
 use crate::error::EngineError;
 use crate::idem;
 use crate::partition::recover::table_url;
 use crate::partition::{Shared, merge_policy};
+use crate::pinned::Pinned;
 use crate::rows::Row;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -35,9 +36,14 @@ const KEEP_VERSIONS: chrono::TimeDelta = chrono::TimeDelta::minutes(75);
 const COLLECT_MOST: u64 = 4_096;
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
+pub enum Job {
+    Flush(FlushJob),
+    /// Merge whatever can be merged, then tell.
+    Optimize(oneshot::Sender<()>),
+}
+
 /// A frozen memtable on its way into the base.
 pub struct FlushJob {
-    pub number: u64,
     /// `None` when only keys were logged.
     pub frozen: Option<Arc<Frozen>>,
     /// The last log slot it holds.
@@ -51,27 +57,30 @@ pub struct FlushJob {
 pub struct Maintenance {
     shared: Arc<Shared>,
     claim: Claim,
-    jobs: mpsc::Receiver<FlushJob>,
+    jobs: mpsc::Receiver<Job>,
     cleaned: Instant,
 }
 
 #[derive(Clone, Copy)]
 enum Step<'a> {
     Flush(&'a FlushJob),
+    /// What the policy asks for, until somebody has a job.
     Merge,
+    /// All there is.
+    MergeAll,
 }
 
 impl Step<'_> {
     fn name(self) -> &'static str {
         match self {
             Self::Flush(_) => "flush",
-            Self::Merge => "merge",
+            Self::Merge | Self::MergeAll => "merge",
         }
     }
 }
 
 impl Maintenance {
-    pub fn new(shared: Arc<Shared>, claim: Claim, jobs: mpsc::Receiver<FlushJob>) -> Self {
+    pub fn new(shared: Arc<Shared>, claim: Claim, jobs: mpsc::Receiver<Job>) -> Self {
         Self {
             shared,
             claim,
@@ -84,13 +93,20 @@ impl Maintenance {
     pub async fn run(mut self) -> Claim {
         let _watched = self.shared.watched();
         while let Some(job) = self.jobs.recv().await {
-            if !self.until_done(Step::Flush(&job)).await {
-                self.shared.env.memtables.free(job.bytes);
-                break;
-            }
-            self.shared.env.memtables.free(job.bytes);
-            self.shared.flushed.send_replace(job.number);
-            if self.jobs.is_empty() && !self.until_done(Step::Merge).await {
+            let goes_on = match job {
+                Job::Flush(job) => {
+                    let flushed = self.until_done(Step::Flush(&job)).await;
+                    self.shared.env.memtables.free(job.bytes);
+                    flushed && (!self.jobs.is_empty() || self.until_done(Step::Merge).await)
+                }
+                Job::Optimize(done) => {
+                    let merged = self.until_done(Step::MergeAll).await;
+                    // Dropped unsent, it says that the partition is lost.
+                    merged.then(|| done.send(()));
+                    merged
+                }
+            };
+            if !goes_on {
                 break;
             }
             if let Err(e) = self.collect().await {
@@ -100,7 +116,9 @@ impl Maintenance {
         // What is still queued stays in the log.
         self.jobs.close();
         while let Some(job) = self.jobs.recv().await {
-            self.shared.env.memtables.free(job.bytes);
+            if let Job::Flush(job) = job {
+                self.shared.env.memtables.free(job.bytes);
+            }
         }
         self.claim
     }
@@ -118,6 +136,7 @@ impl Maintenance {
                 match step {
                     Step::Flush(job) => self.flush(job).await,
                     Step::Merge => self.merge().await,
+                    Step::MergeAll => self.merge_all().await,
                 }
             };
             let error = match result {
@@ -201,6 +220,7 @@ impl Maintenance {
         };
         if let Some(segment) = &segment {
             self.list_frozen(segment, frozen).await?;
+            self.split_frozen(segment, frozen).await?;
         }
         self.complete(frozen, segment, Some(base))
     }
@@ -222,6 +242,20 @@ impl Maintenance {
                 .map_err(bug)?;
         }
         Ok(())
+    }
+
+    /// The frozen rows' text index: a search right after a flush reads nothing.
+    async fn split_frozen(&self, segment: &Segment, frozen: &Arc<Frozen>) -> Result<(), EngineError> {
+        let fields = self.shared.schema.texts()?;
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let (frozen, tasks) = (frozen.clone(), &self.shared.env.tasks);
+        let made = tasks
+            .compute_quietly("split", move || frozen.split(&fields))
+            .await;
+        let split = made.ok_or_else(|| EngineError::Bug("making a text index panicked".into()))?;
+        segment.attach_split(Arc::new(split.map_err(bug)?)).map_err(bug)
     }
 
     fn properties(&self, step: &str, upto: Slot) -> std::collections::HashMap<String, String> {
@@ -344,42 +378,57 @@ impl Maintenance {
 
     fn note_parts(&self, segment: &Arc<Segment>) {
         let parts = &self.shared.env.parts;
+        if let Some(split) = segment.split() {
+            parts.loaded(segment, SegmentPart::Split, split.heap_size());
+        }
         for field in self.shared.schema.schema().sparse_vectors() {
             if let Some(index) = segment.sparse(field.as_str()) {
-                parts.loaded(segment, field, PartKind::Sparse, index.heap_size());
+                parts.loaded(segment, SegmentPart::Sparse(field.clone()), index.heap_size());
             }
         }
         for (field, _) in self.shared.schema.schema().vectors() {
             if let Some(codes) = segment.codes(field.as_str()) {
-                parts.loaded(segment, field, PartKind::Codes, codes.heap_size());
+                parts.loaded(segment, SegmentPart::Codes(field.clone()), codes.heap_size());
             }
             if let Some(lists) = segment.lists(field.as_str()) {
-                parts.loaded(segment, field, PartKind::Lists, lists.heap_size());
+                parts.loaded(segment, SegmentPart::Lists(field.clone()), lists.heap_size());
             }
         }
     }
 
     /// Merges fragments while the policy finds some, one commit each.
     async fn merge(&mut self) -> Result<(), EngineError> {
-        while self.jobs.is_empty() {
-            let Some(base) = self.shared.base.read().clone() else {
-                return Ok(());
-            };
-            let fragments = base.fragments().await?;
-            let sizes: Vec<merge_policy::Size> = fragments
-                .iter()
-                .map(|f| merge_policy::Size {
-                    id: f.id,
-                    live: u64::from(f.physical_rows) - f.dead.len(),
-                    dead: f.dead.len(),
-                })
-                .collect();
-            let Some(chosen) = merge_policy::choose(&sizes) else {
-                return Ok(());
-            };
-            self.merge_fragments(&base, &chosen, &fragments).await?;
-        }
+        while self.jobs.is_empty() && self.merge_chosen(merge_policy::choose).await? {}
         Ok(())
+    }
+
+    async fn merge_all(&mut self) -> Result<(), EngineError> {
+        while self.merge_chosen(merge_policy::choose_any).await? {}
+        Ok(())
+    }
+
+    /// False when nothing was chosen.
+    async fn merge_chosen(
+        &mut self,
+        choose: fn(&[merge_policy::Size]) -> Option<Vec<u64>>,
+    ) -> Result<bool, EngineError> {
+        let Some(base) = self.shared.base.read().clone() else {
+            return Ok(false);
+        };
+        let fragments = base.fragments().await?;
+        let sizes: Vec<merge_policy::Size> = fragments
+            .iter()
+            .map(|f| merge_policy::Size {
+                id: f.id,
+                live: u64::from(f.physical_rows) - f.dead.len(),
+                dead: f.dead.len(),
+            })
+            .collect();
+        let Some(chosen) = choose(&sizes) else {
+            return Ok(false);
+        };
+        self.merge_fragments(&base, &chosen, &fragments).await?;
+        Ok(true)
     }
 
     async fn merge_fragments(
@@ -437,6 +486,15 @@ impl Maintenance {
         };
         if let Some(segment) = &segment {
             self.carry_over(segment, &old, &mapping).await?;
+            let fields = shared.schema.texts()?;
+            if !fields.is_empty() {
+                let merged = Pinned {
+                    base: Some(base.clone()),
+                    ..shared.pin()
+                };
+                let split = merged.made_split(segment, &fields).await?;
+                segment.attach_split(Arc::new(split)).map_err(bug)?;
+            }
         }
         let ids: Vec<_> = old.iter().map(|(id, _)| *id).collect();
         let swap = Swap::segments(snapshot, &ids, segment, &mapping).map_err(bug)?;

@@ -21,19 +21,17 @@ pub struct Memtable {
     pub rows: usize,
     pub entries: u64,
     pub since: Instant,
-    pub flushes: u64,
     /// Up to which slot the last frozen memtable reaches.
     pub frozen_upto: Slot,
 }
 
 impl Memtable {
-    pub fn new(flushes: u64, frozen_upto: Slot) -> Self {
+    pub fn new(frozen_upto: Slot) -> Self {
         Self {
             bytes: 0,
             rows: 0,
             entries: 0,
             since: Instant::now(),
-            flushes,
             frozen_upto,
         }
     }
@@ -78,7 +76,7 @@ mod tests {
     const BYTES: usize = 1 << 20;
 
     fn after(entries: u64, rows: usize, bytes: usize) -> Memtable {
-        let mut memtable = Memtable::new(0, Slot(0));
+        let mut memtable = Memtable::new(Slot(0));
         (0..entries).for_each(|_| memtable.grow(rows, bytes));
         memtable
     }

@@ -42,6 +42,30 @@ pub fn choose(fragments: &[Size]) -> Option<Vec<u64>> {
     })
 }
 
+/// As `choose`, for somebody who would rather wait now than search several fragments later:
+/// as few fragments as can be, none above `MAX_ROWS`, and no dead rows to speak of.
+pub fn choose_any(fragments: &[Size]) -> Option<Vec<u64>> {
+    let mut members: Vec<u64> = Vec::new();
+    let mut rows = 0;
+    for fragment in fragments {
+        if rows + fragment.live > MAX_ROWS {
+            if members.len() > 1 {
+                break;
+            }
+            (members, rows) = (Vec::new(), 0);
+        }
+        if fragment.live <= MAX_ROWS {
+            members.push(fragment.id);
+            rows += fragment.live;
+        }
+    }
+    if members.len() > 1 {
+        return Some(members);
+    }
+    let hollow = fragments.iter().find(|f| is_hollow(f));
+    hollow.map(|f| vec![f.id])
+}
+
 fn is_hollow(f: &Size) -> bool {
     f.dead > SMALLEST_TIER && f.dead as f64 > MAX_DEAD * (f.live + f.dead) as f64
 }
@@ -64,6 +88,24 @@ mod tests {
         assert_eq!(choose(&seven), None);
         let eight: Vec<Size> = (0..8).map(|id| live(id, 100)).collect();
         assert_eq!(choose(&eight), Some((0..8).collect()));
+    }
+
+    #[test]
+    fn an_optimized_table_has_as_few_fragments_as_can_be() {
+        let few = [live(1, 100), live(2, 50_000), live(3, 7)];
+        assert_eq!(choose_any(&few), Some(vec![1, 2, 3]));
+        assert_eq!(choose_any(&[live(1, 50_000)]), None);
+        let large = [live(1, MAX_ROWS - 1), live(2, 10), live(3, 10)];
+        assert_eq!(choose_any(&large), Some(vec![2, 3]));
+        let full = [live(1, MAX_ROWS - 1), live(2, MAX_ROWS), live(3, 10)];
+        assert_eq!(choose_any(&full), None);
+        let hollow = Size {
+            id: 1,
+            live: 5_000,
+            dead: 5_000,
+        };
+        assert_eq!(choose_any(&[hollow]), Some(vec![1]));
+        assert_eq!(choose_any(&[]), None);
     }
 
     #[test]

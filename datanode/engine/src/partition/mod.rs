@@ -12,7 +12,7 @@ mod pace;
 mod recover;
 pub mod writer;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -40,8 +40,6 @@ use crate::view_files::ViewFiles;
 const QUEUE: usize = 1_024;
 /// The indexer is told of every so many rows.
 const TELL_INDEXER: usize = 256;
-/// How often somebody who waits for a flush makes sure that there is still someone to flush.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// From whom a partition may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +77,12 @@ pub struct Shared {
     pub base: RwLock<Option<Base>>,
     /// The last position that is durable and visible.
     pub position: watch::Sender<Position>,
-    /// The number of the last finished flush.
-    pub flushed: watch::Sender<u64>,
     /// There may be something for the indexer to do.
     pub index_due: Notify,
+    /// Somebody waits for a round that begins after this was counted up.
+    index_asked: AtomicU64,
+    /// What `index_asked` was when the last finished round began.
+    indexed: watch::Sender<u64>,
     /// Rows shown since it was last told.
     shown: AtomicUsize,
     pub files: Arc<ViewFiles>,
@@ -148,31 +148,23 @@ impl Partition {
         checked
     }
 
-    /// Returns when every row acknowledged before the call is in the base.
+    /// Returns when every row acknowledged before the call is in the base and its indexes,
+    /// and the base in as few fragments as can be.
     pub async fn optimize(&self) -> Result<(), EngineError> {
-        let (reply, number) = oneshot::channel();
+        let (reply, done) = oneshot::channel();
         self.requests
-            .send(Request::Freeze(reply))
+            .send(Request::Optimize(reply))
             .await
             .map_err(|_| self.shared.closed())?;
-        let number = number.await.map_err(|_| self.shared.closed())?;
-        let mut flushed = self.shared.flushed.subscribe();
-        loop {
-            let done = flushed.wait_for(|done| *done >= number);
-            match tokio::time::timeout(LOOK_AGAIN, done).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(_)) => return Err(self.shared.closed()),
-                Err(_) if self.maintenance_has_ended() => return Err(self.shared.closed()),
-                Err(_) => {}
-            }
+        done.await.map_err(|_| self.shared.closed())?;
+        let asked = self.shared.index_asked.fetch_add(1, Ordering::SeqCst) + 1;
+        self.shared.index_due.notify_one();
+        let mut indexed = self.shared.indexed.subscribe();
+        let round = indexed.wait_for(|done| *done >= asked);
+        match self.index_stop.run_until_cancelled(round).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) | None => Err(self.shared.closed()),
         }
-    }
-
-    fn maintenance_has_ended(&self) -> bool {
-        self.tasks
-            .lock()
-            .as_ref()
-            .is_none_or(|(_, maintenance)| maintenance.is_finished())
     }
 
     /// True when nothing runs or waits here, so that closing costs nobody anything.

@@ -5,7 +5,7 @@
 //! stops here with `Corrupt`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::ids::IdKind;
@@ -70,7 +70,7 @@ impl Partition {
             }
         }
         let mut idempotency = saved_keys(&env, &folder, &state.idem).await?;
-        let mut memtable = Memtable::new(0, state.applied);
+        let mut memtable = Memtable::new(state.applied);
         let entries = tail.len();
         while let Some(record) = next_record(&mut tail, &barrier).await? {
             let position = Position {
@@ -116,13 +116,13 @@ impl Partition {
         memtable: Memtable,
     ) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
-        let (flushes, jobs) = mpsc::channel(FLUSH_QUEUE);
+        let (hand_over, jobs) = mpsc::channel(FLUSH_QUEUE);
         let writer = Writer {
             shared: shared.clone(),
             next_seq: log.next_seq(),
             log,
             requests: queue,
-            flushes,
+            jobs: hand_over,
             idempotency,
             memtable,
             pace: Pace::default(),
@@ -166,6 +166,8 @@ impl Shared {
             files: Arc::new(ViewFiles::new(env.bucket.clone(), &folder)),
             raws: Arc::default(),
             index_due: Notify::new(),
+            index_asked: AtomicU64::new(0),
+            indexed: watch::Sender::new(0),
             shown: AtomicUsize::new(0),
             name,
             folder,
@@ -175,7 +177,6 @@ impl Shared {
             view,
             base: RwLock::new(base),
             position: watch::Sender::new(position),
-            flushed: watch::Sender::new(0),
             halted: Mutex::new(None),
             panicked: AtomicBool::new(false),
         }

@@ -27,7 +27,7 @@ use crate::idem::{self, Entry};
 use crate::judge::{self, Judged, Old};
 use crate::partition::Shared;
 use crate::partition::group::{Group, Verdict};
-use crate::partition::maintain::FlushJob;
+use crate::partition::maintain::{FlushJob, Job};
 use crate::partition::memtable::Memtable;
 use crate::partition::pace::Pace;
 use crate::rows::Row;
@@ -41,8 +41,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 pub enum Request {
     Write(Box<WriteRequest>),
-    /// Freeze what is fresh; the answer is the number of the flush that will hold it.
-    Freeze(oneshot::Sender<u64>),
+    /// Freeze what is fresh, flush it and merge; the answer comes when that is done.
+    Optimize(oneshot::Sender<()>),
     /// Refuse everything from now on and end.
     Close(oneshot::Sender<()>),
 }
@@ -63,7 +63,7 @@ pub struct Writer {
     pub shared: Arc<Shared>,
     pub log: Log,
     pub requests: mpsc::Receiver<Request>,
-    pub flushes: mpsc::Sender<FlushJob>,
+    pub jobs: mpsc::Sender<Job>,
     pub idempotency: idem::Index,
     pub next_seq: Seq,
     pub memtable: Memtable,
@@ -92,9 +92,9 @@ impl Writer {
                     carried = next;
                     self.commit(writes).await
                 }
-                Some(Request::Freeze(reply)) => {
-                    // The asker may have gone; the flush is worth doing all the same.
-                    let _ = reply.send(self.freeze().await);
+                Some(Request::Optimize(done)) => {
+                    self.freeze().await;
+                    self.hand_over(Job::Optimize(done)).await;
                     Flow::GoOn
                 }
                 Some(Request::Close(reply)) => {
@@ -382,32 +382,32 @@ impl Writer {
         }
     }
 
-    /// Hands the fresh rows to maintenance.  Returns the number of the flush that holds
-    /// every row acknowledged so far.
-    async fn freeze(&mut self) -> u64 {
+    /// Hands the fresh rows to maintenance.
+    async fn freeze(&mut self) {
         if self.memtable.entries == 0 {
-            return self.memtable.flushes;
+            return;
         }
         let position = *self.shared.position.borrow();
         let frozen = self.shared.view.freeze();
         let keys = self.idempotency.between(self.memtable.frozen_upto, position.slot);
-        let number = self.memtable.flushes + 1;
         let job = FlushJob {
-            number,
             frozen,
             upto: position.slot,
             next_seq: self.next_seq,
             idempotency: keys.into_iter().cloned().collect(),
             bytes: self.memtable.bytes,
         };
-        self.memtable = Memtable::new(number, position.slot);
-        if self.flushes.send(job).await.is_err() {
+        self.memtable = Memtable::new(position.slot);
+        self.hand_over(Job::Flush(job)).await;
+    }
+
+    async fn hand_over(&self, job: Job) {
+        if self.jobs.send(job).await.is_err() {
             tracing::warn!(
                 partition = self.shared.name,
                 "maintenance has ended: fresh rows stay in the log"
             );
         }
-        number
     }
 }
 

@@ -166,7 +166,7 @@ impl Reading {
                     .await?
             }
             Leg::Sparse(leg) => self.sparse(leg, depth, masks, deadline, &mut touched).await?,
-            Leg::Text(leg) => self.text(leg, depth, masks, deadline, &mut touched).await?,
+            Leg::Text(leg) => self.text(leg, depth, masks).await?,
         };
         sort(&mut found);
         found.truncate(depth);

@@ -1,38 +1,137 @@
-//! The text leg.  Nothing is indexed for it yet: a query with one is refused, whatever
-//! else it asks.
+//! The text leg, and what of a hit's texts it was found by.
 
-use rhumb_core::query::{Highlight, Leg, TextLeg, Touched};
-use rhumb_core::{Code, Document, FieldName, Problem};
-use tokio::time::Instant;
+use std::sync::Arc;
+
+use rhumb_core::query::{Highlight, Leg, Operator, TextLeg};
+use rhumb_core::{Document, FieldName, Value};
+use rhumb_text::{Boosted, Fragment, HighlightSpec, TextFields, TextQuery, highlight};
+use rhumb_view::{TextPart, TextSpec, ViewError, search_text};
 
 use super::Reading;
 use super::legs::{Found, Masks};
 use crate::error::EngineError;
 
 impl Reading {
-    /// The best `depth` rows of each partition by BM25.
+    /// The best `depth` rows by BM25, with one statistic over all partitions.
     pub(super) async fn text(
         &self,
-        _leg: &TextLeg,
-        _depth: usize,
-        _masks: &Masks,
-        _deadline: Option<Instant>,
-        _touched: &mut Touched,
+        leg: &TextLeg,
+        depth: usize,
+        masks: &Masks,
     ) -> Result<Vec<Found>, EngineError> {
-        let problem = Problem::new(Code::InvalidValue, "this server does not search texts yet");
-        Err(problem
-            .field("text")
-            .hint("leave the text leg out; a filter with $prefix, $glob or $regex finds strings")
-            .into())
+        let (Some(first), Some(fields)) = (self.parts.first(), self.text_fields()?) else {
+            return Ok(Vec::new());
+        };
+        let query = asked(leg);
+        query.check(&fields).map_err(|problem| problem.within("text"))?;
+        // Held until the answer: under memory pressure one load may evict another.
+        let mut held = Vec::new();
+        for part in &self.parts {
+            held.extend(part.load_splits(&fields).await?);
+        }
+        let snapshots: Vec<_> = self.parts.iter().map(|part| part.snapshot.clone()).collect();
+        let masks = masks.to_vec();
+        let search = move || {
+            let parts: Vec<TextPart<'_>> = snapshots
+                .iter()
+                .zip(&masks)
+                .map(|(snapshot, mask)| TextPart {
+                    snapshot,
+                    mask: mask.as_ref(),
+                })
+                .collect();
+            let spec = TextSpec {
+                query: &query,
+                fields: &fields,
+                k: depth,
+            };
+            search_text(&parts, &spec)
+        };
+        let found = first.compute(search).await?.map_err(|e| match e {
+            ViewError::Refused(problem) => EngineError::from(problem),
+            e => EngineError::Bug(e.to_string()),
+        })?;
+        let found = found.into_iter().map(|(part, hit)| Found {
+            part,
+            row: hit.row,
+            id: hit.id,
+            score: hit.score,
+        });
+        Ok(found.collect())
     }
 
     /// Passages of a hit's fields in which words of its text legs were found.
     pub(super) fn highlights(
         &self,
-        _highlight: &Highlight,
-        _legs: &[Leg],
-        _document: &Document,
+        wanted: &Highlight,
+        legs: &[Leg],
+        document: &Document,
     ) -> Result<Vec<(FieldName, Vec<String>)>, EngineError> {
-        Ok(Vec::new())
+        let Some(fields) = self.text_fields()? else {
+            return Ok(Vec::new());
+        };
+        let spec = HighlightSpec {
+            fragments: wanted.passages,
+            fragment_bytes: wanted.length,
+        };
+        let mut highlights = Vec::new();
+        for field in &wanted.fields {
+            let Some(Value::Str(text)) = document.get(field.as_str()) else {
+                continue;
+            };
+            let mut passages = Vec::new();
+            for leg in legs {
+                let Leg::Text(leg) = leg else { continue };
+                for fragment in highlight(text, field, &asked(leg), &fields, spec)? {
+                    let passage = marked(text, &fragment, wanted);
+                    if passages.len() < wanted.passages && !passages.contains(&passage) {
+                        passages.push(passage);
+                    }
+                }
+            }
+            if !passages.is_empty() {
+                highlights.push((field.clone(), passages));
+            }
+        }
+        Ok(highlights)
     }
+
+    /// `None` without a partition.
+    fn text_fields(&self) -> Result<Option<Arc<TextFields>>, EngineError> {
+        let first = self.partitions.first();
+        first.map(|partition| partition.shared.schema.texts()).transpose()
+    }
+}
+
+fn asked(leg: &TextLeg) -> TextQuery {
+    let boosted = |(field, boost): &(FieldName, f32)| Boosted {
+        field: field.clone(),
+        boost: *boost,
+    };
+    TextQuery {
+        query: leg.query.to_string(),
+        fields: leg.fields.iter().map(boosted).collect(),
+        operator: match leg.operator {
+            Operator::Or => rhumb_text::Operator::Or,
+            Operator::And => rhumb_text::Operator::And,
+            Operator::Phrase => rhumb_text::Operator::Phrase,
+        },
+        prefix: leg.prefix,
+        fuzzy: leg.fuzzy,
+    }
+}
+
+/// The passage with its words marked.
+fn marked(text: &str, fragment: &Fragment, wanted: &Highlight) -> String {
+    let mut marked = String::new();
+    let mut from = fragment.range.start;
+    for mark in &fragment.marks {
+        marked.push_str(&text[from..mark.start]);
+        marked.push_str(&wanted.before);
+        marked.push_str(&text[mark.clone()]);
+        marked.push_str(&wanted.after);
+        from = mark.end;
+    }
+    marked.push_str(&text[from..fragment.range.end]);
+    marked
 }

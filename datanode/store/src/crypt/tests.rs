@@ -127,7 +127,7 @@ async fn all_reads(bucket: &Bucket, path: &Path, length: u64) -> Vec<crate::Resu
         };
         outcomes.push(found.map(drop).map_err(StoreError::from));
     }
-    let ranges = store.get_ranges(path, &[0..end]).await;
+    let ranges = store.get_ranges(path, std::slice::from_ref(&(0..end))).await;
     outcomes.push(ranges.map(drop).map_err(StoreError::from));
     outcomes
 }

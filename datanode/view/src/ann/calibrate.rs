@@ -25,8 +25,8 @@ pub(crate) struct Limits {
 pub struct Calibration {
     /// By recall, ascending.
     levels: Vec<(f32, Limits)>,
-    /// Queries it was measured with; 0 for the shipped one.
-    queries: u32,
+    /// Live rows when it was measured; 0 for the shipped one.
+    rows: u64,
 }
 
 /// Recalls that limits are kept for; anything above the last is searched exactly.
@@ -56,12 +56,12 @@ impl Calibration {
         ];
         Self {
             levels: levels.map(level).into(),
-            queries: 0,
+            rows: 0,
         }
     }
 
-    /// `needed` has the reach and the margin that each true hit of some queries needed.
-    pub(crate) fn from_needed(queries: u32, mut reaches: Vec<f32>, mut margins: Vec<f32>) -> Self {
+    /// The reach and the margin that each true hit of some queries needed.
+    pub(crate) fn from_needed(rows: u64, mut reaches: Vec<f32>, mut margins: Vec<f32>) -> Self {
         reaches.sort_by(f32::total_cmp);
         margins.sort_by(f32::total_cmp);
         let quantile = |sorted: &[f32], share: f32| {
@@ -82,13 +82,13 @@ impl Calibration {
         };
         Self {
             levels: LEVELS.into_iter().filter_map(level).collect(),
-            queries,
+            rows,
         }
     }
 
-    /// Queries it was measured with; 0 for the shipped one.
-    pub fn queries(&self) -> u32 {
-        self.queries
+    /// Live rows when it was measured; 0 for the shipped one.
+    pub fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// `None` means that only an exact search is sure to reach it.
@@ -113,7 +113,7 @@ impl Calibration {
 
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::new(MAGIC);
-        writer.u32(self.queries);
+        writer.u64(self.rows);
         writer.f32s(&self.levels.iter().map(|(recall, _)| *recall).collect::<Vec<_>>());
         writer.f32s(
             &self
@@ -135,7 +135,7 @@ impl Calibration {
     /// `Damaged` unless the bytes are a whole calibration of this version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ViewError> {
         let mut reader = Reader::new("calibration", MAGIC, bytes)?;
-        let queries = reader.u32()?;
+        let rows = reader.u64()?;
         let (recalls, reaches, margins) = (reader.f32s()?, reader.f32s()?, reader.f32s()?);
         reader.check(recalls.len() == reaches.len() && recalls.len() == margins.len())?;
         reader.check(recalls.is_sorted_by(|a, b| a < b))?;
@@ -146,7 +146,7 @@ impl Calibration {
             .map(|(reach, margin)| Limits { reach, margin });
         Ok(Self {
             levels: recalls.into_iter().zip(limits).collect(),
-            queries,
+            rows,
         })
     }
 }

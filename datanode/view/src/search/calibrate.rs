@@ -8,9 +8,9 @@ use rhumb_core::{FieldName, Vector, VectorType};
 
 use crate::ann::{Aim, Calibration, Grid, Lists};
 use crate::error::ViewError;
-use crate::rows::RowRef;
+use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
-use crate::snapshot::{Sealed, Snapshot};
+use crate::snapshot::Snapshot;
 
 use super::SearchSpec;
 use super::exact::Scan;
@@ -28,8 +28,8 @@ pub struct CalibrationQuery {
 }
 
 impl Snapshot {
-    /// Limits for the segments of `field` on `grid`, measured: one scan of all codes per
-    /// query.  `None` when no query found a listed row.
+    /// Limits for the lists of `field` on `grid`, measured: one scan of all codes per query.
+    /// `None` when no query found a listed row.
     pub fn calibrate(
         self: &Arc<Self>,
         field: &FieldName,
@@ -37,9 +37,17 @@ impl Snapshot {
         queries: &[CalibrationQuery],
         cancel: &dyn Fn() -> bool,
     ) -> Result<Option<Calibration>, ViewError> {
-        let parts: Vec<Sample<'_>> = self
+        let sealed = self
             .populated()
-            .filter_map(|sealed| Sample::new(sealed, field, grid))
+            .filter_map(|sealed| Some((sealed.id, sealed.segment.lists(field.as_str())?)));
+        let stretches = self.fresh.iter().flat_map(|group| {
+            let stretches = group.rows.stretches(field);
+            let of_group = stretches.iter().map(|lists| (group.id, lists.clone()));
+            of_group.collect::<Vec<_>>()
+        });
+        let parts: Vec<Sample> = sealed
+            .chain(stretches)
+            .filter_map(|(id, lists)| Sample::new(id, lists, grid))
             .collect();
         let reach = longest_reach(&parts);
         let (mut reaches, mut margins) = (Vec::new(), Vec::new());
@@ -53,19 +61,14 @@ impl Snapshot {
                 continue;
             };
             for (row, _) in hits {
-                let Some(part) = parts.iter().find(|part| part.sealed.id == row.segment) else {
+                let Some((part, list, position)) = parts.iter().find_map(|part| part.place(row)) else {
                     continue;
                 };
-                let (list, position) = part.places[row.ordinal as usize];
-                if list == u32::MAX {
-                    continue;
-                }
-                let (list, position) = (list as usize, position as usize);
                 reaches.push(aim.needed_reach(list, &reach, bar));
                 margins.push(aim.needed_margin(&part.lists, list, position, bar));
             }
         }
-        Ok((!reaches.is_empty()).then(|| Calibration::from_needed(queries.len() as u32, reaches, margins)))
+        Ok((!reaches.is_empty()).then(|| Calibration::from_needed(self.live_rows(), reaches, margins)))
     }
 
     /// The best rows but the query's own, as far as codes tell.
@@ -90,6 +93,9 @@ impl Snapshot {
         for sealed in self.populated() {
             scan.sealed(sealed)?;
         }
+        for group in &self.fresh {
+            scan.fresh(group, 0)?;
+        }
         let mut hits = scan.finalists.estimates();
         hits.retain(|(row, _)| Some(*row) != query.source);
         hits.truncate(HITS);
@@ -97,25 +103,26 @@ impl Snapshot {
     }
 }
 
-/// A segment with lists on the grid, and where its rows stand in them.
-struct Sample<'a> {
-    sealed: &'a Sealed,
+/// Lists on the grid, and where their rows stand in them.
+struct Sample {
+    id: SegmentId,
     lists: Arc<Lists>,
     places: Vec<(u32, u32)>,
 }
 
-impl<'a> Sample<'a> {
-    fn new(sealed: &'a Sealed, field: &FieldName, grid: &Grid) -> Option<Self> {
-        let lists = sealed.segment.lists(field.as_str())?;
+impl Sample {
+    fn new(id: SegmentId, lists: Arc<Lists>, grid: &Grid) -> Option<Self> {
         let places = (lists.grid().id() == grid.id()).then(|| lists.places())?;
-        Some(Self {
-            sealed,
-            lists,
-            places,
-        })
+        Some(Self { id, lists, places })
+    }
+
+    /// The list and position of a row that stands in one here.
+    fn place(&self, row: RowRef) -> Option<(&Self, usize, usize)> {
+        let (list, position) = *self.places.get(row.ordinal as usize)?;
+        (self.id == row.segment && list != u32::MAX).then_some((self, list as usize, position as usize))
     }
 }
 
-fn longest_reach(parts: &[Sample<'_>]) -> Vec<f32> {
+fn longest_reach(parts: &[Sample]) -> Vec<f32> {
     super::approximate::longest_reach(parts.iter().map(|part| &*part.lists))
 }

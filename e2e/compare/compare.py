@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""Rhumb over HTTP beside faiss and hnswlib in one process: speed and recall, in one run.
+
+    e2e/compare/run.sh [--rows 100000 --dim 384] [--base B.f32 --queries Q.f32 --dim 384]
+
+Without --base it makes its data: clusters that touch, and queries of which every fifth lies
+outside all of them.  The server gets one core and the client another; a peer, which has no
+server to pay for, gets the server's.  Every peer is given its smallest sufficient setting.
+"""
+import argparse, base64, http.client, json, os, subprocess, sys, tempfile, threading, time
+import numpy as np
+
+args = argparse.ArgumentParser()
+args.add_argument("--rows", type=int, default=100_000)
+args.add_argument("--dim", type=int, default=384)
+args.add_argument("--base", help="rows as little-endian f32")
+args.add_argument("--queries", help="queries as little-endian f32")
+args.add_argument("--fresh", type=float, default=0.17, help="share of rows that come after the index")
+args.add_argument("--recall", type=float, default=0.95)
+args.add_argument("--seconds", type=float, default=4)
+args.add_argument("--peers", default="faiss,hnswlib")
+args.add_argument("--skip", default="", help="of: filters,fresh,restart,load,recall")
+args.add_argument("--server", required=True, help="the rhumb binary")
+args.add_argument("--replay", required=True, help="the replay binary")
+args.add_argument("--store")
+args.add_argument("--cores", default="0,1", help="the server's and the client's")
+A = args.parse_args()
+CORE, CLIENT = (int(c) for c in A.cores.split(","))
+rng = np.random.default_rng(7)
+K = 10
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def data():
+    fresh = int(A.rows * A.fresh)
+    total = A.rows + fresh
+    if A.base:
+        rows = np.fromfile(A.base, "<f4").reshape(-1, A.dim)[:total]
+        return rows, np.fromfile(A.queries, "<f4").reshape(-1, A.dim)[:1000]
+    middles = rng.standard_normal((256, A.dim)).astype("f4")
+    near = lambda n: middles[rng.integers(0, 256, n)] + 0.6 * rng.standard_normal((n, A.dim)).astype("f4")
+    outside = rng.standard_normal((200, A.dim)).astype("f4")
+    return near(total).astype("f4"), np.concatenate([near(800), outside]).astype("f4")[rng.permutation(1000)]
+
+
+X, Q = data()
+TOTAL = len(X)
+N = min(A.rows, TOTAL)
+XN, QN = unit(X), unit(Q)
+uniform = rng.integers(0, 100, TOTAL)
+# A filter that the vectors have to do with: rows by how far they lie along one direction.
+along = XN @ XN[:2000].mean(axis=0)
+rank = np.empty(TOTAL, int)
+rank[np.argsort(along)] = np.arange(TOTAL)
+correlated = rank * 100 // TOTAL
+FILTERS = {
+    "none": (None, None),
+    "1 %": ({"u": 7}, uniform == 7),
+    "10 %": ({"u": {"$lt": 10}}, uniform < 10),
+    "50 %": ({"u": {"$lt": 50}}, uniform < 50),
+    "1 % correlated": ({"c": 99}, correlated == 99),
+    "10 % correlated": ({"c": {"$gte": 90}}, correlated >= 90),
+}
+if "filters" in A.skip:
+    FILTERS = {"none": FILTERS["none"]}
+b64 = lambda v: "b64:" + base64.b64encode(v.astype("<f4").tobytes()).decode()
+say = lambda *a: print(*a, flush=True)
+
+
+def truth(rows, mask):
+    scores = QN @ XN[:rows].T
+    if mask is not None:
+        scores[:, ~mask[:rows]] = -9
+    best = np.argpartition(-scores, K, axis=1)[:, :K]
+    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
+    return [set(row) for row in np.take_along_axis(best, order, 1)]
+
+
+class Server:
+    def __init__(self, store):
+        self.store = store
+        self.port = 17480
+        self.start()
+
+    def start(self):
+        begun = time.time()
+        command = ["taskset", "-c", str(CORE), A.server, "serve", "--dev", "--store", f"file://{self.store}", "--listen", f"127.0.0.1:{self.port}"]
+        self.process = subprocess.Popen(command, stderr=open(self.store + ".log", "a"))
+        while True:
+            try:
+                self.http = http.client.HTTPConnection("127.0.0.1", self.port)
+                if self.call("GET", "/readyz")[0] == 200:
+                    return time.time() - begun
+            except OSError:
+                time.sleep(0.005)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+    def call(self, method, path, body=None):
+        self.http.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
+        answer = self.http.getresponse()
+        text = answer.read()
+        try:
+            return answer.status, json.loads(text)
+        except ValueError:
+            return answer.status, text
+
+    def cpu(self):
+        fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self):
+        lines = dict(l.split(":", 1) for l in open(f"/proc/{self.process.pid}/smaps_rollup").read().splitlines()[1:])
+        return {k: int(lines[k].split()[0]) // 1024 for k in ("Pss_Anon", "Pss")}
+
+    def load(self, first, end):
+        """Two connections, batches of 1,000; rows per second."""
+        starts, lock = iter(range(first, end, 1000)), threading.Lock()
+
+        def loader():
+            http_ = http.client.HTTPConnection("127.0.0.1", self.port)
+            while True:
+                with lock:
+                    i = next(starts, None)
+                if i is None:
+                    return
+                m = min(1000, end - i)
+                ids = list(range(i, i + m))
+                body = {"upsert_columns": {"id": ids, "e": b64(X[i : i + m]), "u": uniform[i : i + m].tolist(), "c": correlated[i : i + m].tolist()}}
+                http_.request("POST", "/v1/collections/c/documents", json.dumps(body), {"content-type": "application/json"})
+                answer = http_.getresponse()
+                text = answer.read()
+                assert answer.status == 200, (answer.status, text[:300])
+
+        begun = time.time()
+        loaders = [threading.Thread(target=loader) for _ in range(2)]
+        [l.start() for l in loaders]
+        [l.join() for l in loaders]
+        return (end - first) / (time.time() - begun)
+
+    def recall(self, filter_, expected, **how):
+        found = 0
+        for q, best in zip(Q, expected):
+            body = {"vector": b64(q), "k": K, "recall": A.recall, **how}
+            if filter_:
+                body["filter"] = filter_
+            status, answer = self.call("POST", "/v1/collections/c/query", body)
+            assert status == 200, answer
+            found += len(best & {hit["id"] for hit in answer["hits"]})
+        return found / len(Q) / K
+
+    def replay(self, filter_, connections=1, rate=0, seconds=None):
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+            for q in Q:
+                body = {"vector": [round(float(x), 7) for x in q], "k": K, "recall": A.recall}
+                if filter_:
+                    body["filter"] = filter_
+                file.write(json.dumps(body) + "\n")
+            file.flush()
+            command = ["taskset", "-c", str(CLIENT), A.replay, f"127.0.0.1:{self.port}", "/v1/collections/c/query", file.name, f"connections={connections}", f"seconds={seconds or A.seconds}", f"rate={rate}"]
+            return json.loads(subprocess.check_output(command))
+
+
+def settled(server):
+    """Until nothing runs in the background any more."""
+    while True:
+        before = server.cpu()
+        time.sleep(1)
+        if server.cpu() - before < 0.03:
+            return
+
+
+def rhumb():
+    store = A.store or tempfile.mkdtemp(prefix="rhumb-compare-")
+    server = Server(store)
+    status, answer = server.call("PUT", "/v1/collections/c", {"fields": {"e": {"type": "vector", "dim": A.dim, "metric": "cosine"}, "u": "int", "c": "int"}})
+    assert status in (200, 201), answer
+    if "load" not in A.skip:
+        say(f"rhumb: ingest {server.load(0, N):,.0f} rows/s acknowledged, 2 connections, batches of 1,000")
+        begun = time.time()
+        server.call("POST", "/v1/collections/c/optimize", {"wait": True})
+        say(f"rhumb: optimize {time.time() - begun:.1f} s; {server.cpu():.1f} CPU s since the start")
+    settled(server)
+    measure(server, N, "")
+    peak = server.replay(None, connections=4)["qps"]
+    half = server.replay(None, connections=8, rate=peak / 2)
+    say(f"rhumb: 4 connections {peak:,.0f} QPS; evenly spaced at half of it: p50 {half['p50_ms']:.3f} p99 {half['p99_ms']:.3f} ms = {half['p99_ms'] / half['p50_ms']:.2f} x")
+    say(f"rhumb: memory {server.memory()} MB, raw vectors {N * A.dim * 4 >> 20} MB")
+    if "restart" not in A.skip:
+        server.stop()
+        begun = time.time()
+        server.start()
+        status, answer = server.call("POST", "/v1/collections/c/query", {"vector": b64(Q[0]), "k": K})
+        say(f"rhumb: kill -9 to first answer {time.time() - begun:.2f} s")
+        settled(server)
+        measure(server, N, "restarted, ", only_none=True)
+        say(f"rhumb: memory {server.memory()} MB")
+    if "fresh" not in A.skip and TOTAL > N:
+        say(f"rhumb: fresh ingest {server.load(N, TOTAL):,.0f} rows/s")
+        settled(server)
+        measure(server, TOTAL, "17 % fresh, ")
+    server.stop()
+
+
+def measure(server, rows, label, only_none=False):
+    for name, (filter_, mask) in FILTERS.items():
+        if only_none and name != "none":
+            continue
+        recall = server.recall(filter_, truth(rows, mask)) if "recall" not in A.skip else float("nan")
+        fast = server.replay(filter_)
+        body = {"vector": b64(Q[1]), "k": K, "recall": A.recall, "explain": True}
+        if filter_:
+            body["filter"] = filter_
+        e = server.call("POST", "/v1/collections/c/query", body)[1]["explain"]
+        looked = {k: e[k] for k in ("rows_scanned", "rows_rescored", "segments", "fresh_rows", "search_ms")}
+        say(f"rhumb: {label}{name:16} recall {recall:.4f}  {fast['qps']:7,.0f} QPS  p50 {fast['p50_ms']:.3f}  p99 {fast['p99_ms']:.3f} ms  {looked}")
+
+
+def sufficient(search, expected, settings):
+    """The smallest setting that reaches the recall, its recall and its speed."""
+    for setting in settings:
+        found = sum(len(best & set(search(q, setting))) for q, best in zip(QN, expected)) / len(Q) / K
+        if found >= A.recall:
+            break
+    begun, rounds = time.time(), 0
+    while time.time() - begun < A.seconds:
+        for q in QN:
+            search(q, setting)
+        rounds += 1
+    return setting, found, rounds * len(Q) / (time.time() - begun)
+
+
+EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
+
+
+def faiss_peer():
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    begun = time.process_time()
+    index = faiss.IndexHNSWSQ(A.dim, faiss.ScalarQuantizer.QT_8bit, 16, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = 100
+    index.train(XN[:N])
+    index.add(XN[:N])
+    say(f"faiss HNSW16 SQ8: built in {time.process_time() - begun:.1f} CPU s")
+    for name, (_, mask) in FILTERS.items():
+        chosen = None if mask is None else faiss.IDSelectorBatch(np.nonzero(mask[:N])[0])
+
+        def search(q, ef):
+            params = faiss.SearchParametersHNSW(efSearch=ef, sel=chosen)
+            return index.search(q[None], K, params=params)[1][0]
+
+        setting, found, qps = sufficient(search, truth(N, mask), EFFORTS)
+        say(f"faiss HNSW16 SQ8: {name:16} recall {found:.4f}  {qps:7,.0f} QPS (in process, ef {setting})")
+
+
+def hnswlib_peer():
+    import hnswlib
+
+    begun = time.process_time()
+    index = hnswlib.Index("cosine", A.dim)
+    index.init_index(N, M=16, ef_construction=100)
+    index.set_num_threads(1)
+    index.add_items(XN[:N], num_threads=1)
+    say(f"hnswlib M16: built in {time.process_time() - begun:.1f} CPU s")
+
+    def search(q, ef):
+        index.set_ef(ef)
+        return index.knn_query(q, K, num_threads=1)[0][0]
+
+    setting, found, qps = sufficient(search, truth(N, None), EFFORTS)
+    say(f"hnswlib M16: none recall {found:.4f}  {qps:7,.0f} QPS (in process, ef {setting})")
+
+
+say(f"{N:,} x {A.dim} and {TOTAL - N:,} more, {len(Q)} queries, recall {A.recall}")
+rhumb()
+os.sched_setaffinity(0, {CORE})
+for peer in filter(None, A.peers.split(",")):
+    {"faiss": faiss_peer, "hnswlib": hnswlib_peer}[peer]()
