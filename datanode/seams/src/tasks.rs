@@ -16,7 +16,7 @@ pub enum OnExit {
 }
 
 /// How much less a quiet thread counts to the scheduler than one that answers requests.
-const QUIET: i32 = 15;
+const QUIET: i32 = 10;
 
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rhumb_e2e::compare::{ids_at, plain};
 use rhumb_e2e::data::vector;
+use rhumb_e2e::suite::Seen;
 use rhumb_e2e::{Suite, seed};
 use serde_json::{Value, json};
 
@@ -188,35 +189,31 @@ fn same_ranking(answer: &Value, expected: &[(u64, f64)], scored: bool) -> Result
 
 async fn what_was_written_is_found_at_once(t: &Suite) {
     t.create("at-once", json!({"fields": {"gloss": "text"}})).await;
-    let ask = |t: &Suite, what: &str| {
-        let body = json!({"text": "lighthouse"});
-        t.case(what.to_owned()).post(&query("at-once"), body)
-    };
     t.write(
         "at-once",
         json!({"upsert": [{"id": "a", "gloss": "a lighthouse"}, {"id": "b", "gloss": "a harbour"}]}),
     )
     .await;
-    ask(t, "a new text").await.ids("/hits", &["a"]);
+    ask_once(t, "a new text").await.ids("/hits", &["a"]);
     t.write(
         "at-once",
         json!({"upsert": [{"id": "a", "gloss": "a buoy"}, {"id": "b", "gloss": "two lighthouses"}]}),
     )
     .await;
-    ask(t, "an overwritten text").await.ids("/hits", &["b"]);
+    ask_once(t, "an overwritten text").await.ids("/hits", &["b"]);
     t.client().optimize("at-once").await.expect("optimize works");
-    ask(t, "a sealed text").await.ids("/hits", &["b"]);
+    ask_once(t, "a sealed text").await.ids("/hits", &["b"]);
     t.write(
         "at-once",
         json!({"patch": [{"id": "a", "gloss": "the lighthouse"}], "delete": ["b"]}),
     )
     .await;
-    ask(t, "a patched one, and a deleted one")
+    ask_once(t, "a patched one, and a deleted one")
         .await
         .ids("/hits", &["a"]);
     t.write("at-once", json!({"upsert": [{"id": "a", "gloss": null}]}))
         .await;
-    ask(t, "a text that was taken away").await.ids("/hits", &[]);
+    ask_once(t, "a text that was taken away").await.ids("/hits", &[]);
     t.case("a field that came later")
         .post(
             &documents("at-once"),
@@ -224,7 +221,13 @@ async fn what_was_written_is_found_at_once(t: &Suite) {
         )
         .await
         .status(200);
-    ask(t, "after it").await.ids("/hits", &["c"]);
+    ask_once(t, "after it").await.ids("/hits", &["c"]);
+}
+
+async fn ask_once<'t>(t: &'t Suite, what: &str) -> Seen<'t> {
+    t.case(what)
+        .post(&query("at-once"), json!({"text": "lighthouse"}))
+        .await
 }
 
 async fn words_are_understood(t: &Suite) {

@@ -11,6 +11,10 @@ use super::Reading;
 use super::legs::{Found, Masks};
 use crate::error::EngineError;
 
+/// Of a query and a collection that are searched on the request's own thread.
+const INLINE_BYTES: usize = 128;
+const INLINE_ROWS: u64 = 200_000;
+
 impl Reading {
     /// The best `depth` rows by BM25, with one statistic over all partitions.
     pub(super) async fn text(
@@ -47,7 +51,12 @@ impl Reading {
             };
             search_text(&parts, &spec)
         };
-        let found = first.compute(search).await?.map_err(|e| match e {
+        let rows: u64 = self.parts.iter().map(|part| part.snapshot.live_rows()).sum();
+        let found = match is_quick(leg, rows) {
+            true => search(),
+            false => first.compute(search).await?,
+        };
+        let found = found.map_err(|e| match e {
             ViewError::Refused(problem) => EngineError::from(problem),
             e => EngineError::Bug(e.to_string()),
         })?;
@@ -101,6 +110,13 @@ impl Reading {
         let first = self.partitions.first();
         first.map(|partition| partition.shared.schema.texts()).transpose()
     }
+}
+
+/// Whether it takes some hundred microseconds at most, and so not much longer than a hop to
+/// another thread.
+fn is_quick(leg: &TextLeg, rows: u64) -> bool {
+    let expands = leg.prefix || leg.fuzzy > 0 || leg.operator == Operator::Phrase;
+    !expands && leg.query.len() <= INLINE_BYTES && rows <= INLINE_ROWS
 }
 
 fn asked(leg: &TextLeg) -> TextQuery {

@@ -49,7 +49,7 @@ pub async fn query(call: &mut Call) -> Refused<Answer> {
         request.narrow(&scope);
     }
     call.timing.parse += begin.elapsed();
-    let _place = call.app.gate.enter().await?;
+    let _place = call.app.gate.enter(|| call.caller.mark()).await?;
     let patience = call.patience();
     let mut out = Vec::with_capacity(512);
     match request {
