@@ -36,12 +36,16 @@ impl Aim {
             return None;
         }
         let groups = grid.groups();
-        let largest_group = prepared
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|four| four.iter().map(|x| x.abs()).sum::<f32>())
-            .fold(0.0f32, f32::max);
+        let extent = (kernels().extent)(&prepared);
+        let mut largest_group = 0.0;
+        for [a, b, c, d] in prepared.as_chunks::<4>().0 {
+            let group = (a.abs() + b.abs()) + (c.abs() + d.abs());
+            largest_group = if group > largest_group {
+                group
+            } else {
+                largest_group
+            };
+        }
         // Sums of all groups must fit 16 bits.
         let most = TABLE_MAX.min((f32::from(u16::MAX) / groups as f32).floor());
         let planes = grid.planes() as f32;
@@ -53,14 +57,13 @@ impl Aim {
             let weight = if planes == 2.0 && at == 0 { 2.0 } else { 1.0 };
             (kernels().fill_tables)(&prepared, weight / step, tables);
         }
-        let absolute = prepared.iter().map(|x| x.abs()).sum::<f32>();
         Some(Self {
             grid: grid.clone(),
-            norm2: prepared.iter().map(|x| x * x).sum(),
+            norm2: extent.norm2,
             products: grid.products(&prepared),
             tables,
             step,
-            excess: absolute * if planes == 2.0 { 3.0 } else { 1.0 },
+            excess: extent.absolute * if planes == 2.0 { 3.0 } else { 1.0 },
         })
     }
 

@@ -247,11 +247,12 @@ impl Grid {
 
     /// The products of a prepared query with every centroid, to some 0.1 % of their lengths.
     pub(super) fn products(&self, prepared: &[f32]) -> Vec<f32> {
-        let largest = prepared.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        let scale = (largest / QUERY_MAX).max(f32::MIN_POSITIVE);
+        let scale = ((kernels().extent)(prepared).largest / QUERY_MAX).max(f32::MIN_POSITIVE);
         let inverse = scale.recip();
-        // Moved up to where all codes are positive, and the sums moved back.
-        let code = |x: &f32| (x * inverse + (QUERY_MAX + 1.5)) as i32 as u8;
+        // Moved up to where all codes are positive, and the sums moved back; the large
+        // summand leaves no fraction, and the code in the low bits.
+        const SHIFT: f32 = (1u32 << 23) as f32 + QUERY_MAX + 1.0;
+        let code = |x: &f32| (x * inverse + SHIFT).to_bits() as u8;
         let query: Vec<u8> = prepared.iter().map(code).collect();
         let mut sums = vec![0; self.lists.len()];
         (kernels().dot_all)(&query, &self.centroids, &mut sums);
@@ -290,8 +291,7 @@ pub(super) fn prepare(
         *to = (f64::from(from) * factor) as f32;
     }
     rotation.apply(prepared);
-    let norm2 = prepared.iter().map(|x| x * x).sum::<f32>();
-    norm2 <= MOST_NORM2
+    (kernels().extent)(prepared).norm2 <= MOST_NORM2
 }
 
 pub(crate) fn write_type(writer: &mut Writer, ty: &VectorType) {

@@ -8,6 +8,7 @@
 use rhumb_core::Metric;
 
 use super::{Scaled, ScaledRow};
+use crate::kernels::kernels;
 use crate::score::Scorer;
 
 /// Largest code of a query: 12 bits, so that 8,192 products with −128 still fit i32.
@@ -64,9 +65,7 @@ impl Probe {
     /// `None` for a query of bits.
     pub(crate) fn new(metric: Metric, scorer: &Scorer<'_>, codes: &Scaled) -> Option<Self> {
         let query = scorer.query()?;
-        let largest = query
-            .iter()
-            .fold(0.0f64, |largest, &x| largest.max(f64::from(x).abs()));
+        let largest = f64::from((kernels().extent)(query).largest);
         let limit = QUERY_MAX.min((f64::from(i32::MAX) / (128.0 * codes.stride.max(1) as f64)).floor());
         let whole = query.iter().all(|x| x.fract() == 0.0) && largest <= limit;
         let scale = if whole { 1.0 } else { largest / limit };
@@ -149,7 +148,6 @@ mod tests {
 
     use super::*;
     use crate::codes::{Codes, CodesRef};
-    use crate::kernels::kernels;
     use crate::score::score_of;
 
     fn numbers(dim: usize) -> impl Strategy<Value = Vec<f32>> {

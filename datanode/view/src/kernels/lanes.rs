@@ -17,6 +17,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     hadamard,
     tile,
     scan_blocks,
+    extent,
     fill_tables,
     prefetch: |_, _, _| {},
 };
@@ -241,22 +242,68 @@ pub(super) fn block_sums(tables: &[u8], bits: &[u8]) -> [u16; BLOCK_ROWS] {
     sums
 }
 
+/// Of a vector: Σx², Σ|x| and the largest |x|.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Extent {
+    pub(crate) norm2: f32,
+    pub(crate) absolute: f32,
+    pub(crate) largest: f32,
+}
+
+#[inline(always)]
+pub(super) fn extent(values: &[f32]) -> Extent {
+    let (mut norm2, mut absolute, mut largest) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
+    let (blocks, tail) = values.as_chunks::<LANES>();
+    let mut last = [0.0; LANES];
+    last[..tail.len()].copy_from_slice(tail);
+    for block in blocks.iter().chain([&last]) {
+        for lane in 0..LANES {
+            let size = block[lane].abs();
+            norm2[lane] += size * size;
+            absolute[lane] += size;
+            largest[lane] = if size > largest[lane] { size } else { largest[lane] };
+        }
+    }
+    Extent {
+        norm2: norm2.iter().sum(),
+        absolute: absolute.iter().sum(),
+        largest: largest.iter().fold(0.0, |a, &b| if b > a { b } else { a }),
+    }
+}
+
+/// Bit b of entry e, for all entries.
+const BITS: [[f32; GROUP_BYTES]; 4] = {
+    let mut bits = [[0.0; GROUP_BYTES]; 4];
+    let mut at = 0;
+    while at < 4 * GROUP_BYTES {
+        bits[at / GROUP_BYTES][at % GROUP_BYTES] = (at % GROUP_BYTES >> (at / GROUP_BYTES) & 1) as f32;
+        at += 1;
+    }
+    bits
+};
+
 #[inline(always)]
 pub(super) fn fill_tables(query: &[f32], inverse_step: f32, tables: &mut [u8]) {
+    // Leaves no room for a fraction beside it, and the number in its low bits.
+    const SHIFT: f32 = (1u32 << 23) as f32;
     let (query, _) = query.as_chunks::<4>();
     let (tables, _) = tables.as_chunks_mut::<GROUP_BYTES>();
     for (query, table) in query.iter().zip(tables) {
-        // Entry by entry the sum of 2·x over the bits set where x is positive and over those
-        // clear where it is negative: the signed sum plus Σ|x|.
-        let mut sums = [0.0f32; GROUP_BYTES];
-        for (bit, &x) in query.iter().enumerate() {
-            let (set, clear) = (2.0 * x.max(0.0), 2.0 * (-x).max(0.0));
-            for (entry, sum) in sums.iter_mut().enumerate() {
-                *sum += if entry >> bit & 1 == 1 { set } else { clear };
-            }
+        // Σ|x| + Σ±x is 2x for every positive x whose bit is set and every negative one
+        // whose bit is clear.
+        let x = query.map(|x| 2.0 * x * inverse_step);
+        let clear = (-x[0]).max(0.0) + (-x[1]).max(0.0) + (-x[2]).max(0.0) + (-x[3]).max(0.0);
+        let mut sums = [0.0; GROUP_BYTES];
+        for entry in 0..GROUP_BYTES {
+            let pairs = [
+                BITS[0][entry] * x[0] + BITS[1][entry] * x[1],
+                BITS[2][entry] * x[2] + BITS[3][entry] * x[3],
+            ];
+            let sum = pairs[0] + pairs[1] + clear;
+            sums[entry] = if sum > 0.0 { sum } else { 0.0 } + SHIFT;
         }
-        for (entry, sum) in table.iter_mut().zip(sums) {
-            *entry = (sum * inverse_step + 0.5) as i32 as u8;
+        for entry in 0..GROUP_BYTES {
+            table[entry] = sums[entry].to_bits() as u8;
         }
     }
 }

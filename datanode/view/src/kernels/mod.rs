@@ -18,7 +18,7 @@ mod tests;
 
 use std::sync::OnceLock;
 
-pub(crate) use lanes::Quantised;
+pub(crate) use lanes::{Extent, Quantised};
 
 /// Rows and columns of one tile of products.
 pub(crate) const TILE_ROWS: usize = 6;
@@ -81,6 +81,8 @@ pub(crate) struct Kernels {
     /// The rows of each block, as bits, for which
     /// `add + mul · (step · sum of table entries + shift) ≥ bar`.
     pub(crate) scan_blocks: fn(&BlockScan<'_>, out: &mut [u32]),
+    /// How long and how large; the length may be the infinite one.
+    pub(crate) extent: fn(&[f32]) -> Extent,
     /// The 16 signed sums of each four numbers, quantised: entry = round((sum + Σ|x|) / step).
     pub(crate) fill_tables: fn(query: &[f32], inverse_step: f32, tables: &mut [u8]),
     /// The start of these rows is about to be read.

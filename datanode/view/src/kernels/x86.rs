@@ -5,9 +5,11 @@
 )]
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use super::{
-    BLOCK_ROWS, BlockScan, CODE_BLOCK, GROUP_BYTES, Kernels, Quantised, TILE_COLUMNS, TILE_ROWS, Tile, lanes,
+    BLOCK_ROWS, BlockScan, CODE_BLOCK, Extent, GROUP_BYTES, Kernels, Quantised, TILE_COLUMNS, TILE_ROWS,
+    Tile, lanes,
 };
 
 pub(super) fn available() -> Vec<Kernels> {
@@ -85,6 +87,10 @@ macro_rules! compiled_for {
                     // SAFETY: as above.
                     unsafe { scan_blocks_avx2(scan, out) }
                 },
+                extent: |values| {
+                    // SAFETY: as above.
+                    unsafe { extent(values) }
+                },
                 fill_tables: |query, inverse_step, tables| {
                     // SAFETY: as above.
                     unsafe { fill_tables(query, inverse_step, tables) }
@@ -137,6 +143,11 @@ macro_rules! compiled_for {
             #[target_feature(enable = $features)]
             fn hadamard(values: &mut [f32]) {
                 lanes::hadamard(values);
+            }
+
+            #[target_feature(enable = $features)]
+            fn extent(values: &[f32]) -> Extent {
+                lanes::extent(values)
             }
 
             #[target_feature(enable = $features)]
@@ -193,10 +204,10 @@ fn dot_row_avx2(query: &[i16], codes: &[i8]) -> i32 {
     let (codes, _) = codes.as_chunks::<{ CODE_BLOCK / 2 }>();
     let mut sum = _mm256_setzero_si256();
     for (query, codes) in query.iter().zip(codes) {
-        // SAFETY: the array is 16 i16, one whole register; unaligned loads are allowed.
-        let query = unsafe { _mm256_loadu_si256(query.as_ptr().cast()) };
-        // SAFETY: the array is 16 i8, one whole half register.
-        let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
+        // SAFETY: 16 i16 are the bits of one register.
+        let query = unsafe { transmute::<[i16; 16], __m256i>(*query) };
+        // SAFETY: 16 i8 are the bits of half a register.
+        let codes = unsafe { transmute::<[i8; 16], __m128i>(*codes) };
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(query, _mm256_cvtepi8_epi16(codes)));
     }
     add_lanes(sum)
@@ -210,18 +221,37 @@ fn add_lanes(sum: __m256i) -> i32 {
     _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32::<0b_10_11_00_01>(pairs)))
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+// Loads are made as copies of whole arrays: the intrinsics that take pointers check their
+// preconditions in builds with debug assertions, once per load.
+
+#[inline(always)]
 fn load_512(block: &[i16; CODE_BLOCK]) -> __m512i {
-    // SAFETY: the array is 32 i16, one whole register; unaligned loads are allowed.
-    unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
+    // SAFETY: 32 i16 are the bits of one register.
+    unsafe { transmute::<[i16; CODE_BLOCK], __m512i>(*block) }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 fn load_256(block: &[i8; CODE_BLOCK]) -> __m256i {
-    // SAFETY: the array is 32 i8, one whole register; unaligned loads are allowed.
-    unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
+    // SAFETY: 32 i8 are the bits of one register.
+    unsafe { transmute::<[i8; CODE_BLOCK], __m256i>(*block) }
+}
+
+#[inline(always)]
+fn load_bytes(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: 32 bytes are the bits of one register.
+    unsafe { transmute::<[u8; 32], __m256i>(*bytes) }
+}
+
+#[inline(always)]
+fn load_ps(eight: &[f32; 8]) -> __m256 {
+    // SAFETY: eight f32 are the bits of one register.
+    unsafe { transmute::<[f32; 8], __m256>(*eight) }
+}
+
+#[inline(always)]
+fn store_ps(eight: __m256) -> [f32; 8] {
+    // SAFETY: one register is the bits of eight f32.
+    unsafe { transmute::<__m256, [f32; 8]>(eight) }
 }
 
 /// Products of neighbours added as i16, which codes of at most 127 and ±127 cannot leave.
@@ -247,11 +277,11 @@ fn tile_avx2(rows: &[f32], width: usize, panel: &[f32], out: &mut Tile) {
     if rows.len() != TILE_ROWS * width {
         return lanes::tile(rows, width, panel, out);
     }
-    let (panel, _) = panel[..width * TILE_COLUMNS].as_chunks::<TILE_COLUMNS>();
+    let (panel, _) = panel[..width * TILE_COLUMNS].as_chunks::<8>();
     let rows: [&[f32]; TILE_ROWS] = std::array::from_fn(|row| &rows[row * width..][..width]);
     let mut sums = [[_mm256_setzero_ps(); 2]; TILE_ROWS];
-    for (at, columns) in panel.iter().enumerate() {
-        let (left, right) = (load_ps(&columns[..8]), load_ps(&columns[8..]));
+    for (at, columns) in panel.as_chunks::<2>().0.iter().enumerate() {
+        let (left, right) = (load_ps(&columns[0]), load_ps(&columns[1]));
         for (sums, row) in sums.iter_mut().zip(&rows) {
             let x = _mm256_set1_ps(row[at]);
             sums[0] = _mm256_fmadd_ps(x, left, sums[0]);
@@ -259,8 +289,10 @@ fn tile_avx2(rows: &[f32], width: usize, panel: &[f32], out: &mut Tile) {
         }
     }
     for (out, sums) in out.iter_mut().zip(sums) {
-        store_ps(&mut out[..8], sums[0]);
-        store_ps(&mut out[8..], sums[1]);
+        let (halves, _) = out.as_chunks_mut::<8>();
+        for (half, sum) in halves.iter_mut().zip(sums) {
+            *half = store_ps(sum);
+        }
     }
 }
 
@@ -270,9 +302,14 @@ fn tile_avx2(rows: &[f32], width: usize, panel: &[f32], out: &mut Tile) {
 fn scan_blocks_avx2(scan: &BlockScan<'_>, out: &mut [u32]) {
     let groups = scan.tables.len() / GROUP_BYTES;
     assert!(groups.is_multiple_of(4), "groups come in fours");
-    let (tables, _) = scan.tables.as_chunks::<{ 4 * GROUP_BYTES }>();
-    let (add, _) = scan.add.as_chunks::<BLOCK_ROWS>();
-    let (mul, _) = scan.mul.as_chunks::<BLOCK_ROWS>();
+    let tables = scan
+        .tables
+        .as_chunks::<{ 2 * GROUP_BYTES }>()
+        .0
+        .as_chunks::<2>()
+        .0;
+    let (add, _) = scan.add.as_chunks::<8>().0.as_chunks::<{ BLOCK_ROWS / 8 }>();
+    let (mul, _) = scan.mul.as_chunks::<8>().0.as_chunks::<{ BLOCK_ROWS / 8 }>();
     let blocks = scan.bits.chunks_exact(groups * GROUP_BYTES);
     for (((bits, out), add), mul) in blocks.zip(out).zip(add).zip(mul) {
         let sums = block_sums_avx2(tables, bits);
@@ -286,7 +323,7 @@ fn scan_blocks_avx2(scan: &BlockScan<'_>, out: &mut [u32]) {
             };
             let sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(half));
             let inner = _mm256_add_ps(_mm256_mul_ps(step, sum), shift);
-            let (add, mul) = (load_ps(&add[8 * eight..][..8]), load_ps(&mul[8 * eight..][..8]));
+            let (add, mul) = (load_ps(&add[eight]), load_ps(&mul[eight]));
             let score = _mm256_add_ps(add, _mm256_mul_ps(mul, inner));
             let passes = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(score, bar));
             *out |= (passes as u32) << (8 * eight);
@@ -297,8 +334,8 @@ fn scan_blocks_avx2(scan: &BlockScan<'_>, out: &mut [u32]) {
 /// Rows 0 to 15 in the first register, 16 to 31 in the second.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn block_sums_avx2(tables: &[[u8; 4 * GROUP_BYTES]], bits: &[u8]) -> [__m256i; 2] {
-    let (bits, _) = bits.as_chunks::<{ 4 * GROUP_BYTES }>();
+fn block_sums_avx2(tables: &[[[u8; 2 * GROUP_BYTES]; 2]], bits: &[u8]) -> [__m256i; 2] {
+    let bits = bits.as_chunks::<{ 2 * GROUP_BYTES }>().0.as_chunks::<2>().0;
     let nibble = _mm256_set1_epi8(15);
     // Sums of whole words (their low bytes spill over) and of high bytes alone.
     let mut words = [_mm256_setzero_si256(); 2];
@@ -306,8 +343,7 @@ fn block_sums_avx2(tables: &[[u8; 4 * GROUP_BYTES]], bits: &[u8]) -> [__m256i; 2
     for (table, bits) in tables.iter().zip(bits) {
         let (mut low, mut high) = (_mm256_setzero_si256(), _mm256_setzero_si256());
         for pair in 0..2 {
-            let table = load_bytes(&table[pair * 32..][..32]);
-            let bits = load_bytes(&bits[pair * 32..][..32]);
+            let (table, bits) = (load_bytes(&table[pair]), load_bytes(&bits[pair]));
             let below = _mm256_and_si256(bits, nibble);
             let above = _mm256_and_si256(_mm256_srli_epi16::<4>(bits), nibble);
             low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table, below));
@@ -342,28 +378,4 @@ fn prefetch(codes: &[i8], stride: usize, row: u32) {
         // SAFETY: a hint; the address is of a living slice.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_ps(eight: &[f32]) -> __m256 {
-    assert!(eight.len() >= 8);
-    // SAFETY: the slice has eight numbers or more; unaligned loads are allowed.
-    unsafe { _mm256_loadu_ps(eight.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store_ps(to: &mut [f32], eight: __m256) {
-    assert!(to.len() >= 8);
-    // SAFETY: the slice has room for eight numbers; unaligned stores are allowed.
-    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), eight) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_bytes(bytes: &[u8]) -> __m256i {
-    assert!(bytes.len() >= 32);
-    // SAFETY: the slice has 32 bytes or more; unaligned loads are allowed.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }

@@ -193,33 +193,46 @@ struct Walk<'w, 'a> {
 impl Walk<'_, '_> {
     fn run(&mut self) -> Result<(), ViewError> {
         self.strays()?;
-        let keys = self.aim.keys(
+        let mut keys = self.aim.keys(
             &self.reach.limits,
             &longest_reach(self.parts.iter().map(|part| &*part.lists)),
         );
-        let mut order: Vec<u64> = keys
-            .iter()
-            .zip(0u32..)
-            .map(|(key, list)| pack(*key, list))
-            .collect();
-        // Enough lists for a first bar, then only those that it leaves.
+        let lists = keys.len();
         let mean = self
             .parts
             .iter()
-            .map(|part| u64::from(part.lists.listed()))
-            .sum::<u64>() as usize
-            / order.len();
+            .map(|part| part.lists.listed() as usize)
+            .sum::<usize>()
+            / lists;
+        // Enough lists for a first bar, then only those that it leaves.
         let first = FIRST_LISTS.max(2 * self.scan.spec.k / mean.max(1));
-        if first < order.len() / 2 {
-            order.select_nth_unstable(first);
-            order[..first].sort_unstable();
-            let mut rest = order.split_off(first);
-            self.visit(&order)?;
-            self.rank_waiting()?;
-            let cut = self.cut();
-            rest.retain(|packed| unpack(*packed).0 <= cut);
-            order = rest;
-        }
+        let pack_all =
+            |keys: &[f32]| -> Vec<u64> { keys.iter().zip(0..).map(|(key, list)| pack(*key, list)).collect() };
+        let mut order = match first {
+            FIRST_LISTS if lists > 4 * FIRST_LISTS => {
+                let nearest = take_least::<FIRST_LISTS>(&mut keys);
+                self.visit(&nearest)?;
+                self.rank_waiting()?;
+                let cut = self.cut();
+                let left = keys
+                    .iter()
+                    .zip(0u32..)
+                    .filter(|(key, _)| **key <= cut && **key < f32::INFINITY);
+                left.map(|(key, list)| pack(*key, list)).collect()
+            }
+            first if first < lists / 2 => {
+                let mut order = pack_all(&keys);
+                order.select_nth_unstable(first);
+                let mut rest = order.split_off(first);
+                order.sort_unstable();
+                self.visit(&order)?;
+                self.rank_waiting()?;
+                let cut = self.cut();
+                rest.retain(|packed| unpack(*packed).0 <= cut);
+                rest
+            }
+            _ => pack_all(&keys),
+        };
         order.sort_unstable();
         self.visit(&order)?;
         self.rank_waiting()
@@ -313,6 +326,26 @@ pub(super) fn longest_reach<'l>(parts: impl Iterator<Item = &'l Lists>) -> Vec<f
         }
     }
     longest
+}
+
+/// The N least keys, least first; they become infinite.
+fn take_least<const N: usize>(keys: &mut [f32]) -> [u64; N] {
+    std::array::from_fn(|_| {
+        let mut lanes = [f32::INFINITY; 16];
+        let (blocks, tail) = keys.as_chunks::<16>();
+        for block in blocks {
+            for (lane, key) in lanes.iter_mut().zip(block) {
+                *lane = if *key < *lane { *key } else { *lane };
+            }
+        }
+        let least = lanes
+            .iter()
+            .chain(tail)
+            .fold(f32::INFINITY, |a, &b| if b < a { b } else { a });
+        let at = keys.iter().position(|key| *key == least).unwrap_or(0);
+        keys[at] = f32::INFINITY;
+        pack(least, at as u32)
+    })
 }
 
 /// A key and its list as one number, in the order of keys; they are finite.
