@@ -94,10 +94,14 @@ e2e-failover: build operator tools
 # `cargo clippy` would check every dependency anew, Lance too: a quarter of an hour.  As the
 # compiler of our own crates, clippy uses what is built.
 LINT := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
+# Nobody runs what comes out of it: our own crates are not optimised here.
+OURS := core text view store api engine node
+UNOPTIMISED := --config profile.dev.opt-level=0 --config profile.dev.debug=false \
+	$(foreach crate,$(OURS),--config profile.dev.package.rhumb-$(crate).opt-level=0 --config profile.dev.package.rhumb-$(crate).codegen-units=256)
 
 lint:
-	$(LINT) cargo build $(HEAVY) --all-targets
-	$(LINT) CARGO_TARGET_DIR=$(LIGHT_TARGET) cargo build $(LIGHT) --all-targets
+	$(LINT) cargo build $(UNOPTIMISED) $(HEAVY) --all-targets
+	$(LINT) CARGO_TARGET_DIR=$(LIGHT_TARGET) cargo build $(UNOPTIMISED) $(LIGHT) --all-targets
 
 # What is made from the types and the chart; tests fail when it is stale.
 generate:

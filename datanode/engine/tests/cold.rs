@@ -9,7 +9,7 @@ mod fixture;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use rhumb_core::write::Write;
 use rhumb_core::{DocId, Vector};
 use rhumb_engine::Collection;
 use rhumb_seams::Rand;
+use tokio::time::Instant;
 
 /// Longer than what a query computes between requests that it makes together.
 const QUIET: Duration = Duration::from_millis(150);

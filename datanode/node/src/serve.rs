@@ -78,6 +78,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 const HAND_OVER: Duration = Duration::from_secs(12);
 /// Services go on sending here for a moment after the node said that it leaves.
 const LINGER: Duration = Duration::from_secs(3);
+/// Of blocks over a folder: below it lies the page cache, and nobody needs a block twice.
+const LOCAL_CACHE: u64 = 8 << 20;
 /// Parts of the memory limit: blocks of immutable objects, and what the process needs
 /// before it holds any data.
 const CACHE_SHARE: u64 = 16;
@@ -283,7 +285,10 @@ async fn open(
     ids: &Ids,
     tasks: &Tasks,
 ) -> Result<(Bucket, Database), ServeError> {
-    let cache = settings.memory_limit.0 / CACHE_SHARE;
+    let cache = match settings.store.is_local() {
+        true => LOCAL_CACHE,
+        false => settings.memory_limit.0 / CACHE_SHARE,
+    };
     let options = BucketOptions {
         ram_cache_bytes: cache,
         disk_cache: Some((settings.cache_dir.clone(), settings.cache_size.0)),

@@ -19,7 +19,7 @@ use crate::fresh::{FreshRows, Frozen, NOWHERE};
 pub(crate) type Stretched = Arc<Vec<Arc<Lists>>>;
 
 /// A stretch is merged into its elder once that is at most this many times as long.
-const GROWTH: u32 = 4;
+pub(crate) const GROWTH: u32 = 4;
 
 #[derive(Debug, Default)]
 pub(crate) struct Stretches {
@@ -64,17 +64,19 @@ impl FreshRows {
         self.len() - listed.min(self.len())
     }
 
-    /// Puts the backlog into lists.  Returns how many rows that were, and all lists.
+    /// Puts the backlog into lists.  Returns how many rows that were, and all lists, each
+    /// more than `growth` times as long as the next.
     pub(crate) fn make_lists(
         &self,
         field: &FieldName,
         grid: &Arc<Grid>,
+        growth: u32,
         cancel: &dyn Fn() -> bool,
     ) -> Result<(u32, Stretched), ViewError> {
         let _one = self.lists.making.lock();
         let before = self.lists.get(field.as_str());
         let start = covered(&before, grid);
-        if start >= self.len() {
+        if start >= self.len() && (growth < u32::MAX || before.len() < 2) {
             return Ok((0, before));
         }
         // Searches rank listed rows by their codes, and should not be the ones to make them.
@@ -84,11 +86,13 @@ impl FreshRows {
             0 => Vec::new(),
             _ => before.to_vec(),
         };
-        stretches.push(Arc::new(self.lists_of(field, grid, start..self.len(), cancel)?));
-        merge_neighbours(grid, &mut stretches)?;
+        if start < self.len() {
+            stretches.push(Arc::new(self.lists_of(field, grid, start..self.len(), cancel)?));
+        }
+        merge_neighbours(grid, &mut stretches, growth)?;
         let stretches = Arc::new(stretches);
         self.lists.put(field, stretches.clone());
-        Ok((self.len() - start, stretches))
+        Ok((self.len().saturating_sub(start), stretches))
     }
 
     fn lists_of(
@@ -124,7 +128,7 @@ impl Frozen {
         grid: &Arc<Grid>,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Lists, ViewError> {
-        let (_, stretches) = self.rows.make_lists(field, grid, cancel)?;
+        let (_, stretches) = self.rows.make_lists(field, grid, GROWTH, cancel)?;
         let places = self.new_places();
         let place = |old: u32| places.get(old as usize).copied().filter(|new| *new != NOWHERE);
         let parts: Vec<_> = stretches
@@ -144,8 +148,8 @@ fn covered(stretches: &[Arc<Lists>], grid: &Grid) -> u32 {
     }
 }
 
-/// Leaves stretches each more than `GROWTH` times as long as the next.
-fn merge_neighbours(grid: &Arc<Grid>, stretches: &mut Vec<Arc<Lists>>) -> Result<(), ViewError> {
+/// Leaves stretches each more than `growth` times as long as the next.
+fn merge_neighbours(grid: &Arc<Grid>, stretches: &mut Vec<Arc<Lists>>, growth: u32) -> Result<(), ViewError> {
     let start = |stretches: &[Arc<Lists>], at: usize| match at {
         0 => 0,
         at => stretches[at - 1].rows(),
@@ -155,7 +159,7 @@ fn merge_neighbours(grid: &Arc<Grid>, stretches: &mut Vec<Arc<Lists>>) -> Result
     while from > 0 {
         let begins = start(stretches, from);
         let (young, elder) = (end - begins, begins - start(stretches, from - 1));
-        if elder > GROWTH * young {
+        if elder > growth.saturating_mul(young) {
             break;
         }
         from -= 1;

@@ -54,7 +54,10 @@ impl FreshTexts {
     }
 
     pub(crate) fn heap_size(&self) -> usize {
-        self.text.heap_size()
+        match self.text.rows() {
+            0 => 0,
+            _ => self.text.heap_size(),
+        }
     }
 }
 

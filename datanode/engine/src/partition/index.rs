@@ -36,6 +36,8 @@ const WORTH_SAVING: u32 = 4_096;
 const STALE: u64 = 2;
 /// Queries that a calibration is measured with.
 const QUERIES: usize = 200;
+/// Without writes for so long, a partition is at rest.
+const REST: Duration = Duration::from_millis(500);
 /// After a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -64,11 +66,32 @@ impl Indexer {
             // One that failed counts: it is tried again, and nobody's rows depend on it.
             self.shared.indexed.send_replace(asked);
             match round {
-                Ok(()) => self.shared.index_due.notified().await,
+                Ok(()) => {
+                    let due = self.shared.index_due.notified();
+                    if tokio::time::timeout(REST, due).await.is_err() {
+                        self.at_rest().await;
+                        self.shared.index_due.notified().await;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(partition = self.shared.name, %error, "indexing failed: trying again");
                     tokio::time::sleep(PAUSE).await;
                 }
+            }
+        }
+    }
+
+    /// Nothing has come for a while: what is left outside lists goes in now.  What fails is
+    /// left for the next round.
+    async fn at_rest(&self) {
+        let schema = self.shared.schema.schema();
+        for (field, _) in schema.vectors() {
+            let (shared, of) = (self.shared.clone(), field.clone());
+            let listed = self.quietly("fresh lists", move |cancel| {
+                shared.view.list_fresh_at_rest(&of, cancel)
+            });
+            if let Err(error) = listed.await {
+                tracing::debug!(partition = self.shared.name, %error, "fresh rows stay outside lists");
             }
         }
     }

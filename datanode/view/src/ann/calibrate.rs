@@ -4,7 +4,9 @@
 //! z is the cosine between the query's direction and the row's, seen from the centroid,
 //! that a row in it would need to be a hit.  A row is ranked when its estimate, raised by
 //! some *margin* of its uncertainty, gets to the bar.  Both have a distribution over true
-//! hits; a quantile of it is the limit for a wanted recall.
+//! hits; quantiles of it make a row of limits from near to far.  What each of them really
+//! finds is then measured by searching with it: a search sees a lower bar than the final
+//! one most of the time, and so finds more than the quantiles promise.
 
 use rhumb_core::VectorType;
 use rhumb_core::query::Accuracy;
@@ -18,6 +20,16 @@ use super::bytes::{Reader, Writer};
 pub(crate) struct Limits {
     pub(crate) reach: f32,
     pub(crate) margin: f32,
+}
+
+impl Limits {
+    fn towards(self, other: Self, share: f32) -> Self {
+        let between = |a: f32, b: f32| a + (b - a) * share;
+        Self {
+            reach: between(self.reach, other.reach),
+            margin: between(self.margin, other.margin),
+        }
+    }
 }
 
 /// What limits reach what recall, per grid.
@@ -36,6 +48,15 @@ const LEVELS: [f32; 9] = [0.5, 0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995];
 /// not ranked; what is left covers int8 and chance.
 const LOST_LISTS: f32 = 0.7;
 const LOST_ROWS: f32 = 0.15;
+
+/// From near to far: what share of the hits quantiles promise.
+const PROMISES: [f32; 14] = [
+    0.3, 0.45, 0.6, 0.7, 0.78, 0.84, 0.88, 0.91, 0.935, 0.955, 0.97, 0.98, 0.99, 0.996,
+];
+
+/// Of the loss that a wanted recall allows, this much is kept in hand: queries to come are
+/// not those that it was measured with.
+const IN_HAND: f32 = 0.35;
 
 /// What an effort, which names no recall, takes its margin from.
 const ORDINARY_RECALL: f32 = 0.95;
@@ -60,30 +81,30 @@ impl Calibration {
         }
     }
 
-    /// The reach and the margin that each true hit of some queries needed.
-    pub(crate) fn from_needed(rows: u64, mut reaches: Vec<f32>, mut margins: Vec<f32>) -> Self {
-        reaches.sort_by(f32::total_cmp);
-        margins.sort_by(f32::total_cmp);
-        let quantile = |sorted: &[f32], share: f32| {
-            let at = (sorted.len() as f32 * share).ceil() as usize;
-            sorted.get(at.min(sorted.len().saturating_sub(1))).copied()
-        };
-        let level = |recall: f32| {
-            let lost = 1.0 - recall;
-            let reach = quantile(&reaches, 1.0 - lost * LOST_LISTS)?;
-            let margin = quantile(&margins, 1.0 - lost * LOST_ROWS)?;
-            Some((
-                recall,
-                Limits {
-                    reach: reach.clamp(0.0, 1.0),
-                    margin: margin.clamp(0.0, 16.0),
-                },
-            ))
-        };
-        Self {
+    /// `found` says what share of the hits a search within some limits finds.
+    pub(crate) fn measured<E>(
+        rows: u64,
+        needed: &mut Needed,
+        mut found: impl FnMut(Limits) -> Result<f32, E>,
+    ) -> Result<Self, E> {
+        needed.sort();
+        let mut curve: Vec<(f32, Limits)> = Vec::new();
+        for promised in PROMISES {
+            let limits = needed.limits(promised);
+            let best = curve.last().map_or(0.0, |(found, _)| *found);
+            curve.push((found(limits)?.max(best), limits));
+            if curve
+                .last()
+                .is_some_and(|(found, _)| *found >= target(LEVELS[LEVELS.len() - 1]))
+            {
+                break;
+            }
+        }
+        let level = |recall: f32| Some((recall, on_curve(&curve, target(recall))?));
+        Ok(Self {
             levels: LEVELS.into_iter().filter_map(level).collect(),
             rows,
-        }
+        })
     }
 
     /// Live rows when it was measured; 0 for the shipped one.
@@ -103,12 +124,7 @@ impl Calibration {
         let Some((low, lower)) = above.checked_sub(1).map(|below| self.levels[below]) else {
             return Some(upper);
         };
-        let share = (wanted - low) / (high - low);
-        let between = |a: f32, b: f32| a + (b - a) * share;
-        Some(Limits {
-            reach: between(lower.reach, upper.reach),
-            margin: between(lower.margin, upper.margin),
-        })
+        Some(lower.towards(upper, (wanted - low) / (high - low)))
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -149,4 +165,47 @@ impl Calibration {
             rows,
         })
     }
+}
+
+/// The reach and the margin that each true hit of some queries needed.
+#[derive(Debug, Default)]
+pub(crate) struct Needed {
+    pub(crate) reaches: Vec<f32>,
+    pub(crate) margins: Vec<f32>,
+}
+
+impl Needed {
+    fn sort(&mut self) {
+        self.reaches.sort_by(f32::total_cmp);
+        self.margins.sort_by(f32::total_cmp);
+    }
+
+    /// Within which so many of the hits lie, whatever the bar was when they were met.
+    fn limits(&self, promised: f32) -> Limits {
+        let quantile = |sorted: &[f32], share: f32| {
+            let at = (sorted.len() as f32 * share).ceil() as usize;
+            let last = sorted.len().saturating_sub(1);
+            sorted.get(at.min(last)).copied().unwrap_or_default()
+        };
+        let lost = 1.0 - promised;
+        Limits {
+            reach: quantile(&self.reaches, 1.0 - lost * LOST_LISTS).clamp(0.0, 1.0),
+            margin: quantile(&self.margins, 1.0 - lost * LOST_ROWS).clamp(0.0, 16.0),
+        }
+    }
+}
+
+/// What has to be found of the calibration's hits when a query asks for `recall`.
+fn target(recall: f32) -> f32 {
+    recall + (1.0 - recall) * IN_HAND
+}
+
+/// The limits at which the curve, which rises, gets to `wanted`.
+fn on_curve(curve: &[(f32, Limits)], wanted: f32) -> Option<Limits> {
+    let above = curve.iter().position(|(found, _)| *found >= wanted)?;
+    let (high, upper) = curve[above];
+    let Some((low, lower)) = above.checked_sub(1).map(|below| curve[below]) else {
+        return Some(upper);
+    };
+    Some(lower.towards(upper, (wanted - low) / (high - low)))
 }

@@ -31,5 +31,5 @@ pub use train::GridTrainer;
 
 pub(crate) use aim::{Aim, Passing};
 pub(crate) use bytes::{Reader, Writer};
-pub(crate) use calibrate::Limits;
+pub(crate) use calibrate::{Limits, Needed};
 pub(crate) use grid::{read_type, write_type};

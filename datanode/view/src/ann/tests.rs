@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use rhumb_core::query::Accuracy;
 use rhumb_core::{Element, Metric, Vector, VectorIndex, VectorType};
 
+use super::calibrate::{Limits, Needed};
 use super::random::Random;
 use super::*;
 use crate::codes::Codes;
@@ -237,8 +238,14 @@ fn training_stops_when_told_to() {
 #[test]
 fn more_recall_never_looks_at_less() {
     let mut random = Random::new(4);
-    let mut needed = || (0..500).map(|_| random.normal()).collect::<Vec<f32>>();
-    let measured = Calibration::from_needed(50, needed(), needed());
+    let mut draws = || (0..500).map(|_| random.normal()).collect::<Vec<f32>>();
+    let mut needed = Needed {
+        reaches: draws(),
+        margins: draws(),
+    };
+    // Searches that find a little more the further they go, up to all but some.
+    let found = |limits: Limits| Ok::<_, ()>(0.3 + 0.6985 * limits.reach);
+    let measured = Calibration::measured(50, &mut needed, found).expect("nothing fails");
     let limits = |recall: f32| measured.limits(Accuracy::Recall(recall));
     let mut last = limits(0.01).expect("low");
     for recall in 1..=99 {

@@ -276,7 +276,7 @@ const BITS: [[f32; GROUP_BYTES]; 4] = {
     let mut bits = [[0.0; GROUP_BYTES]; 4];
     let mut at = 0;
     while at < 4 * GROUP_BYTES {
-        bits[at / GROUP_BYTES][at % GROUP_BYTES] = (at % GROUP_BYTES >> (at / GROUP_BYTES) & 1) as f32;
+        bits[at / GROUP_BYTES][at % GROUP_BYTES] = ((at % GROUP_BYTES) >> (at / GROUP_BYTES) & 1) as f32;
         at += 1;
     }
     bits

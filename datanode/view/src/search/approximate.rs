@@ -92,25 +92,39 @@ impl<'a> Listed<'a> {
                 CodesRef::Scaled(scaled) => scan.rank(self.id, 0, scaled, ordinals),
                 CodesRef::Packed(_) => Err(ViewError::VectorShape),
             },
-            Source::Fresh(group, parts) => {
-                for &ordinal in ordinals {
-                    let at = parts.partition_point(|part| part.rows.end <= ordinal);
-                    match parts
-                        .get(at)
-                        .and_then(|part| Some((part.rows.start, part.codes.as_ref()?)))
-                    {
-                        Some((first, codes)) => match codes.body() {
-                            CodesRef::Scaled(scaled) => {
-                                scan.rank(self.id, first, scaled, &[ordinal - first])?
-                            }
-                            CodesRef::Packed(_) => return Err(ViewError::VectorShape),
-                        },
-                        None => scan.document(group, ordinal),
-                    }
-                }
-                Ok(())
-            }
+            Source::Fresh(group, parts) => self.rank_fresh(scan, group, parts, ordinals),
         }
+    }
+}
+
+impl<'a> Listed<'a> {
+    /// Neighbours mostly lie in one chunk, and are ranked together.
+    fn rank_fresh(
+        &self,
+        scan: &mut Scan<'a>,
+        group: &'a FreshGroup,
+        parts: &[FreshPart],
+        mut ordinals: &[u32],
+    ) -> Result<(), ViewError> {
+        let mut rows = Vec::new();
+        while let Some(&first) = ordinals.first() {
+            let at = parts.partition_point(|part| part.rows.end <= first);
+            let codes = parts.get(at).and_then(|part| Some((part, part.codes.as_ref()?)));
+            let Some((part, codes)) = codes else {
+                scan.document(group, first);
+                ordinals = &ordinals[1..];
+                continue;
+            };
+            let CodesRef::Scaled(scaled) = codes.body() else {
+                return Err(ViewError::VectorShape);
+            };
+            let together = ordinals.iter().take_while(|&ordinal| part.rows.contains(ordinal));
+            rows.clear();
+            rows.extend(together.map(|ordinal| ordinal - part.rows.start));
+            ordinals = &ordinals[rows.len()..];
+            scan.rank(self.id, part.rows.start, scaled, &rows)?;
+        }
+        Ok(())
     }
 }
 
@@ -124,8 +138,12 @@ pub(super) struct Reach {
 
 impl Reach {
     /// `None` when only an exact search will do.
-    pub(super) fn of(accuracy: Accuracy, grid: &Grid, listed: u64) -> Option<Self> {
-        let limits = grid.calibration().limits(accuracy)?;
+    pub(super) fn of(scan: &Scan<'_>, grid: &Grid, listed: u64) -> Option<Self> {
+        let accuracy = scan.spec.accuracy;
+        let limits = match scan.limits {
+            Some(limits) => limits,
+            None => grid.calibration().limits(accuracy)?,
+        };
         let rows = match accuracy {
             Accuracy::Effort(effort) => Some(u64::from(effort) * listed.div_ceil(grid.lists() as u64)),
             Accuracy::Recall(_) | Accuracy::Exact => None,
@@ -153,7 +171,7 @@ impl<'a> Course<'a> {
             listed = others;
             let rows = parts.iter().map(|part| u64::from(part.lists.listed())).sum();
             let aim = scan.scorer.query().and_then(|query| Aim::new(&grid, query));
-            if let (Some(aim), Some(reach)) = (aim, Reach::of(scan.spec.accuracy, &grid, rows)) {
+            if let (Some(aim), Some(reach)) = (aim, Reach::of(scan, &grid, rows)) {
                 courses.push(Self { parts, aim, reach });
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rhumb_core::query::Accuracy;
 use rhumb_core::{FieldName, Vector, VectorType};
 
-use crate::ann::{Aim, Calibration, Grid, Lists};
+use crate::ann::{Aim, Calibration, Grid, Limits, Lists, Needed};
 use crate::error::ViewError;
 use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
@@ -50,7 +50,8 @@ impl Snapshot {
             .filter_map(|(id, lists)| Sample::new(id, lists, grid))
             .collect();
         let reach = longest_reach(&parts);
-        let (mut reaches, mut margins) = (Vec::new(), Vec::new());
+        let mut needed = Needed::default();
+        let mut known = Vec::with_capacity(queries.len());
         for query in queries {
             let hits = self.hits(field, grid.ty(), query, cancel)?;
             let Some(bar) = hits.iter().map(|(_, score)| *score).reduce(f32::min) else {
@@ -60,15 +61,52 @@ impl Snapshot {
             let Some(aim) = scorer.query().and_then(|query| Aim::new(grid, query)) else {
                 continue;
             };
-            for (row, _) in hits {
-                let Some((part, list, position)) = parts.iter().find_map(|part| part.place(row)) else {
-                    continue;
-                };
-                reaches.push(aim.needed_reach(list, &reach, bar));
-                margins.push(aim.needed_margin(&part.lists, list, position, bar));
+            for (row, _) in &hits {
+                if let Some((part, list, position)) = parts.iter().find_map(|part| part.place(*row)) {
+                    needed.reaches.push(aim.needed_reach(list, &reach, bar));
+                    needed
+                        .margins
+                        .push(aim.needed_margin(&part.lists, list, position, bar));
+                }
             }
+            known.push((query, hits));
         }
-        Ok((!reaches.is_empty()).then(|| Calibration::from_needed(self.live_rows(), reaches, margins)))
+        if needed.reaches.is_empty() {
+            return Ok(None);
+        }
+        let found = |limits| self.found(field, grid.ty(), &known, limits, cancel);
+        Calibration::measured(self.live_rows(), &mut needed, found).map(Some)
+    }
+
+    /// What share of the known hits searches within these limits find.
+    fn found(
+        self: &Arc<Self>,
+        field: &FieldName,
+        ty: &VectorType,
+        known: &[(&CalibrationQuery, Vec<(RowRef, f32)>)],
+        limits: Limits,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<f32, ViewError> {
+        let (mut found, mut all) = (0, 0);
+        for (query, hits) in known {
+            let spec = SearchSpec {
+                field,
+                ty,
+                query: &query.vector,
+                k: HITS + 1,
+                mask: None,
+                accuracy: Accuracy::Recall(1.0),
+                cancel,
+            };
+            let candidates = self.search_within(&spec, Some(limits))?;
+            let is_found = |row: &RowRef| {
+                candidates.uncertain.contains(row)
+                    || candidates.certain.iter().any(|(certain, _)| certain == row)
+            };
+            found += hits.iter().filter(|(row, _)| is_found(row)).count();
+            all += hits.len();
+        }
+        Ok(found as f32 / all.max(1) as f32)
     }
 
     /// The best rows but the query's own, as far as codes tell.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rhumb_core::Vector;
 
+use crate::ann::Limits;
 use crate::bits::{LiveBits, Ones, word_bit};
 use crate::codes::{Codes, CodesRef, Packed, Probe, Scaled, pack_words};
 use crate::error::ViewError;
@@ -17,13 +18,18 @@ use crate::snapshot::{FreshGroup, Sealed};
 use super::SearchSpec;
 use super::finalists::Finalists;
 
-/// Rows per kernel call, and between two looks at `cancel`.
+/// Rows between two looks at `cancel`.
 const BLOCK: usize = 1_024;
+
+/// Rows per kernel call: their codes fit the fastest cache together with the next ones.
+const GROUP: usize = 32;
 
 pub(super) struct Scan<'a> {
     pub(super) spec: &'a SearchSpec<'a>,
     pub(super) scorer: &'a Scorer<'a>,
     pub(super) finalists: Finalists<'a>,
+    /// Instead of what the grid's calibration says.
+    pub(super) limits: Option<Limits>,
     /// Share of the rigorous bounds that is kept: 1 for exact answers.
     pub(super) trust: f64,
     /// Rows whose codes or documents were read.
@@ -44,6 +50,7 @@ impl<'a> Scan<'a> {
             spec,
             scorer,
             finalists,
+            limits: None,
             trust,
             rows: 0,
             probe: None,
@@ -153,7 +160,17 @@ impl<'a> Scan<'a> {
             }
         };
         self.rows += rows.len() as u64;
-        for rows in rows.chunks(BLOCK) {
+        // Rows of a mask lie far apart: the next ones are fetched while these are worked on.
+        let fetch = |rows: &[u32]| {
+            rows.iter()
+                .for_each(|&row| (kernels().prefetch)(&scaled.codes, scaled.stride, row));
+        };
+        let mut left = rows;
+        fetch(&left[..left.len().min(GROUP)]);
+        while !left.is_empty() {
+            let (rows, next) = left.split_at(left.len().min(GROUP));
+            fetch(&next[..next.len().min(GROUP)]);
+            left = next;
             self.dots.resize(rows.len(), 0);
             (kernels().dot_rows)(&probe.query, &scaled.codes, rows, &mut self.dots);
             for (&row, &dot) in rows.iter().zip(self.dots.iter()) {

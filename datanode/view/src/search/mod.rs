@@ -20,6 +20,7 @@ use std::sync::Arc;
 use rhumb_core::query::Accuracy;
 use rhumb_core::{DocId, FieldName, Vector, VectorType};
 
+use crate::ann::Limits;
 use crate::error::ViewError;
 use crate::filter::RowMask;
 use crate::keys::KeyRef;
@@ -92,6 +93,14 @@ impl Snapshot {
     /// O(rows of `mask`) when exact, far less where lists are attached.  `NotLoaded` when
     /// codes are missing, see `missing_codes`.
     pub fn search(self: &Arc<Self>, spec: &SearchSpec<'_>) -> Result<Candidates, ViewError> {
+        self.search_within(spec, None)
+    }
+
+    fn search_within(
+        self: &Arc<Self>,
+        spec: &SearchSpec<'_>,
+        limits: Option<Limits>,
+    ) -> Result<Candidates, ViewError> {
         let scorer = Scorer::new(spec.ty, spec.query)?;
         let trust = match spec.accuracy {
             Accuracy::Exact => 1.0,
@@ -100,6 +109,7 @@ impl Snapshot {
             }
         };
         let mut scan = Scan::new(spec, &scorer, Finalists::new(self, spec.k), trust);
+        scan.limits = limits;
         let mut touched = Touched::default();
         if spec.k > 0 {
             touched = self.search_parts(&mut scan)?;

@@ -9,6 +9,7 @@ use rhumb_core::FieldName;
 
 use crate::ann::Grid;
 use crate::error::ViewError;
+use crate::stretches::GROWTH;
 
 use super::View;
 
@@ -52,13 +53,28 @@ impl View {
     /// one core per row; takes no lock that a write or a search waits for.  Returns how
     /// many rows it listed.  Searches find the new lists at once, older snapshots too.
     pub fn list_fresh(&self, field: &FieldName, cancel: &dyn Fn() -> bool) -> Result<u64, ViewError> {
+        self.list_groups(field, GROWTH, cancel)
+    }
+
+    /// As `list_fresh`, and leaves one set of lists per group: for when nothing is written
+    /// any more, and searches are all that counts.
+    pub fn list_fresh_at_rest(&self, field: &FieldName, cancel: &dyn Fn() -> bool) -> Result<u64, ViewError> {
+        self.list_groups(field, u32::MAX, cancel)
+    }
+
+    fn list_groups(
+        &self,
+        field: &FieldName,
+        growth: u32,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<u64, ViewError> {
         let Some(grid) = self.grid(field.as_str()) else {
             return Ok(0);
         };
         let snapshot = self.snapshot();
         let mut listed = 0;
         for group in &snapshot.fresh {
-            listed += u64::from(group.rows.make_lists(field, &grid, cancel)?.0);
+            listed += u64::from(group.rows.make_lists(field, &grid, growth, cancel)?.0);
         }
         Ok(listed)
     }
