@@ -158,7 +158,9 @@ async fn two_first_starts_at_once_agree_on_one_uid() {
 #[tokio::test]
 async fn a_newer_or_damaged_identity_is_refused() {
     for (identity, kind) in [
-        (r#"{"format": 2, "uid": "abc", "more": 1}"#, ErrorKind::Invalid),
+        (r#"{"format": 3, "uid": "abc", "more": 1}"#, ErrorKind::Invalid),
+        // Encrypted: known, and this one is not whole.
+        (r#"{"format": 2, "uid": "abc", "more": 1}"#, ErrorKind::Corrupt),
         (r#"{"format": 1, "uid": ""}"#, ErrorKind::Corrupt),
         (r#"{"format": 1, "uid": "../../etc"}"#, ErrorKind::Corrupt),
         (r#"{"format": 0, "uid": "abc", "sum": ""}"#, ErrorKind::Corrupt),
