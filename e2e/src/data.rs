@@ -39,7 +39,7 @@ pub fn minus_l2(a: &[f32], b: &[f32]) -> f64 {
         .sum::<f64>()
 }
 
-/// The median; 0 of nothing.
+/// The value that a share of them does not exceed, the median at 0.5; 0 of nothing.
 pub fn percentile(sorted: &[f64], share: f64) -> f64 {
     let at = ((sorted.len() as f64 - 1.0) * share).round() as usize;
     sorted.get(at).copied().unwrap_or_default()

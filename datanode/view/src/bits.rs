@@ -175,6 +175,12 @@ pub(crate) fn word_bit(words: &[u64], at: u32) -> bool {
         .is_some_and(|word| word >> (at as usize % WORD) & 1 == 1)
 }
 
+/// The 64 rows from row `64 * at` that a mask lets through; all of them without a mask, none
+/// past its end.
+pub(crate) fn mask_word(mask: Option<&[u64]>, at: usize) -> u64 {
+    mask.map_or(u64::MAX, |words| words.get(at).copied().unwrap_or(0))
+}
+
 /// The set bits of one word, lowest first.
 pub(crate) struct Ones {
     pub(crate) word: u64,

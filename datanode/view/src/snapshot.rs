@@ -7,7 +7,7 @@ use rhumb_core::{DocId, Document, FieldName, Seq};
 use rhumb_text::Split;
 
 use crate::ann::{Grid, Lists};
-use crate::bits::{LiveBits, Ones};
+use crate::bits::{LiveBits, Ones, mask_word};
 use crate::codes::Codes;
 use crate::column::Column;
 use crate::error::ViewError;
@@ -132,9 +132,8 @@ impl Snapshot {
         self.parts().flat_map(move |(id, live)| {
             let mask = mask.map(|mask| mask.part(id));
             (0..live.words()).flat_map(move |at| {
-                let allowed = mask.map_or(u64::MAX, |words| words.get(at).copied().unwrap_or(0));
                 Ones {
-                    word: live.word(at) & allowed,
+                    word: live.word(at) & mask_word(mask, at),
                     base: at as u32 * u64::BITS,
                 }
                 .map(move |ordinal| RowRef::new(id, ordinal))

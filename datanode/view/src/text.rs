@@ -9,7 +9,7 @@ use rhumb_text::{
     Allowed, FreshText, Index, Part, SearchSpec, Split, SplitBuilder, TextFields, TextQuery, TextRow,
 };
 
-use crate::bits::LiveBits;
+use crate::bits::{LiveBits, mask_word};
 use crate::error::ViewError;
 use crate::filter::RowMask;
 use crate::fresh::{FreshRows, Frozen};
@@ -126,9 +126,8 @@ fn allowed(live: &LiveBits, rows: u32, mask: Option<&RowMask>, id: SegmentId) ->
     if mask.is_none() && live.count() == u64::from(rows) {
         return None;
     }
-    let words = mask.map(|mask| mask.part(id));
-    let word =
-        |at: usize| live.word(at) & words.map_or(u64::MAX, |words| words.get(at).copied().unwrap_or(0));
+    let mask = mask.map(|mask| mask.part(id));
+    let word = |at| live.word(at) & mask_word(mask, at);
     Some((0..live.words()).map(word).collect())
 }
 

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rhumb_e2e::data::percentile;
 use rhumb_e2e::http1;
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -78,10 +79,8 @@ async fn main() -> Result<()> {
     }
     let took = plan.begin.elapsed().as_secs_f64();
     times.sort_unstable();
-    let ms = |share: f64| {
-        let at = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len()) - 1;
-        times[at].as_secs_f64() * 1e3
-    };
+    let times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+    let ms = |share| percentile(&times, share);
     println!(
         "{}",
         json!({"requests": times.len(), "qps": times.len() as f64 / took,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rhumb_core::{FieldName, Vector, VectorIndex, VectorType};
 use rhumb_seams::CancellationToken;
 use rhumb_view::{
-    Calibration, CalibrationQuery, Grid, GridTrainer, Lists, ListsBuilder, RowRef, Segment, ViewError,
+    Calibration, CalibrationQuery, Grid, GridTrainer, Lists, ListsBuilder, RowRef, Segment, View, ViewError,
 };
 use tokio::time::Instant;
 
@@ -40,6 +40,9 @@ const QUERIES: usize = 200;
 const REST: Duration = Duration::from_millis(500);
 /// After a failure.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// `View::list_fresh`, or the one for a partition at rest.
+type ListFresh = fn(&View, &FieldName, &dyn Fn() -> bool) -> Result<u64, ViewError>;
 
 pub struct Indexer {
     shared: Arc<Shared>,
@@ -86,11 +89,7 @@ impl Indexer {
     async fn at_rest(&self) {
         let schema = self.shared.schema.schema();
         for (field, _) in schema.vectors() {
-            let (shared, of) = (self.shared.clone(), field.clone());
-            let listed = self.quietly("fresh lists", move |cancel| {
-                shared.view.list_fresh_at_rest(&of, cancel)
-            });
-            if let Err(error) = listed.await {
+            if let Err(error) = self.fresh_lists(field, View::list_fresh_at_rest).await {
                 tracing::debug!(partition = self.shared.name, %error, "fresh rows stay outside lists");
             }
         }
@@ -145,7 +144,7 @@ impl Indexer {
             self.segment_lists(&pinned, &segment, field, ty, &grid).await?;
         }
         if self.shared.view.fresh_backlog(field.as_str()) >= FRESH_BACKLOG {
-            self.fresh_lists(field).await?;
+            self.fresh_lists(field, View::list_fresh).await?;
         }
         if grid.calibration().rows() == 0 {
             self.saved_calibration(field, &grid).await?;
@@ -251,12 +250,10 @@ impl Indexer {
         lists
     }
 
-    async fn fresh_lists(&self, field: &FieldName) -> Result<(), EngineError> {
+    async fn fresh_lists(&self, field: &FieldName, list: ListFresh) -> Result<(), EngineError> {
         let (shared, field) = (self.shared.clone(), field.clone());
-        self.quietly("fresh lists", move |cancel| {
-            shared.view.list_fresh(&field, cancel)
-        })
-        .await?;
+        self.quietly("fresh lists", move |cancel| list(&shared.view, &field, cancel))
+            .await?;
         Ok(())
     }
 

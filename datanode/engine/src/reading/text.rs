@@ -27,7 +27,6 @@ impl Reading {
             return Ok(Vec::new());
         };
         let query = asked(leg);
-        query.check(&fields).map_err(|problem| problem.within("text"))?;
         // Held until the answer: under memory pressure one load may evict another.
         let mut held = Vec::new();
         for part in &self.parts {
@@ -57,7 +56,7 @@ impl Reading {
             false => first.compute(search).await?,
         };
         let found = found.map_err(|e| match e {
-            ViewError::Refused(problem) => EngineError::from(problem),
+            ViewError::Refused(problem) => EngineError::from(problem.within("text")),
             e => EngineError::Bug(e.to_string()),
         })?;
         let found = found.into_iter().map(|(part, hit)| Found {
@@ -83,15 +82,19 @@ impl Reading {
             fragments: wanted.passages,
             fragment_bytes: wanted.length,
         };
+        let texts = legs.iter().filter_map(|leg| match leg {
+            Leg::Text(leg) => Some(asked(leg)),
+            Leg::Vector(_) | Leg::Sparse(_) => None,
+        });
+        let queries: Vec<TextQuery> = texts.collect();
         let mut highlights = Vec::new();
         for field in &wanted.fields {
             let Some(Value::Str(text)) = document.get(field.as_str()) else {
                 continue;
             };
             let mut passages = Vec::new();
-            for leg in legs {
-                let Leg::Text(leg) = leg else { continue };
-                for fragment in highlight(text, field, &asked(leg), &fields, spec)? {
+            for query in &queries {
+                for fragment in highlight(text, field, query, &fields, spec)? {
                     let passage = marked(text, &fragment, wanted);
                     if passages.len() < wanted.passages && !passages.contains(&passage) {
                         passages.push(passage);

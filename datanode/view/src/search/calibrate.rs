@@ -27,6 +27,27 @@ pub struct CalibrationQuery {
     pub source: Option<RowRef>,
 }
 
+impl CalibrationQuery {
+    /// For its hits and the row it was made of.
+    fn asking<'a>(
+        &'a self,
+        field: &'a FieldName,
+        ty: &'a VectorType,
+        accuracy: Accuracy,
+        cancel: &'a dyn Fn() -> bool,
+    ) -> SearchSpec<'a> {
+        SearchSpec {
+            field,
+            ty,
+            query: &self.vector,
+            k: HITS + 1,
+            mask: None,
+            accuracy,
+            cancel,
+        }
+    }
+}
+
 impl Snapshot {
     /// Limits for the lists of `field` on `grid`, measured: one scan of all codes per query.
     /// `None` when no query found a listed row.
@@ -89,15 +110,7 @@ impl Snapshot {
     ) -> Result<f32, ViewError> {
         let (mut found, mut all) = (0, 0);
         for (query, hits) in known {
-            let spec = SearchSpec {
-                field,
-                ty,
-                query: &query.vector,
-                k: HITS + 1,
-                mask: None,
-                accuracy: Accuracy::Recall(1.0),
-                cancel,
-            };
+            let spec = query.asking(field, ty, Accuracy::Recall(1.0), cancel);
             let candidates = self.search_within(&spec, Some(limits))?;
             let is_found = |row: &RowRef| {
                 candidates.uncertain.contains(row)
@@ -118,15 +131,7 @@ impl Snapshot {
         cancel: &dyn Fn() -> bool,
     ) -> Result<Vec<(RowRef, f32)>, ViewError> {
         let scorer = Scorer::new(ty, &query.vector)?;
-        let spec = SearchSpec {
-            field,
-            ty,
-            query: &query.vector,
-            k: HITS + 1,
-            mask: None,
-            accuracy: Accuracy::Exact,
-            cancel,
-        };
+        let spec = query.asking(field, ty, Accuracy::Exact, cancel);
         let mut scan = Scan::new(&spec, &scorer, Finalists::new(self, HITS + 1), 0.0);
         for sealed in self.populated() {
             scan.sealed(sealed)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rhumb_core::Vector;
 
 use crate::ann::Limits;
-use crate::bits::{LiveBits, Ones, word_bit};
+use crate::bits::{LiveBits, Ones, mask_word, word_bit};
 use crate::codes::{Codes, CodesRef, Packed, Probe, Scaled, pack_words};
 use crate::error::ViewError;
 use crate::kernels::kernels;
@@ -18,10 +18,10 @@ use crate::snapshot::{FreshGroup, Sealed};
 use super::SearchSpec;
 use super::finalists::Finalists;
 
-/// Rows between two looks at `cancel`.
+/// Rows per kernel call, and between two looks at `cancel`.
 const BLOCK: usize = 1_024;
 
-/// Rows per kernel call: their codes fit the fastest cache together with the next ones.
+/// Rows that are fetched ahead: their codes fit the fastest cache together with the next ones.
 const GROUP: usize = 32;
 
 pub(super) struct Scan<'a> {
@@ -138,10 +138,26 @@ impl<'a> Scan<'a> {
     fn stretch(&mut self, stretch: &Stretch<'_>) -> Result<(), ViewError> {
         match stretch.codes.body() {
             CodesRef::Scaled(scaled) => self.blocks(stretch, |scan, rows| {
-                scan.rank(stretch.id, stretch.first, scaled, rows)
+                scan.gather(stretch.id, stretch.first, scaled, rows)
             }),
             CodesRef::Packed(packed) => self.packed(stretch, packed),
         }
+    }
+
+    /// As `rank`, for rows that nobody has fetched: those of a mask lie far apart, so the next
+    /// ones are on their way while these are worked on.
+    fn gather(&mut self, id: SegmentId, first: u32, scaled: &Scaled, rows: &[u32]) -> Result<(), ViewError> {
+        let fetch = |rows: &[u32]| {
+            rows.iter()
+                .for_each(|&row| (kernels().prefetch)(&scaled.codes, scaled.stride, row));
+        };
+        let mut groups = rows.chunks(GROUP).peekable();
+        groups.peek().into_iter().for_each(|rows| fetch(rows));
+        while let Some(rows) = groups.next() {
+            groups.peek().into_iter().for_each(|rows| fetch(rows));
+            self.rank(id, first, scaled, rows)?;
+        }
+        Ok(())
     }
 
     /// Offers rows of `scaled`, whose row 0 is ordinal `first`.
@@ -160,17 +176,7 @@ impl<'a> Scan<'a> {
             }
         };
         self.rows += rows.len() as u64;
-        // Rows of a mask lie far apart: the next ones are fetched while these are worked on.
-        let fetch = |rows: &[u32]| {
-            rows.iter()
-                .for_each(|&row| (kernels().prefetch)(&scaled.codes, scaled.stride, row));
-        };
-        let mut left = rows;
-        fetch(&left[..left.len().min(GROUP)]);
-        while !left.is_empty() {
-            let (rows, next) = left.split_at(left.len().min(GROUP));
-            fetch(&next[..next.len().min(GROUP)]);
-            left = next;
+        for rows in rows.chunks(BLOCK) {
             self.dots.resize(rows.len(), 0);
             (kernels().dot_rows)(&probe.query, &scaled.codes, rows, &mut self.dots);
             for (&row, &dot) in rows.iter().zip(self.dots.iter()) {
@@ -245,13 +251,10 @@ impl Stretch<'_> {
     /// Live rows of the mask among the 64 from row `64 * at` of the codes.
     fn wanted(&self, at: usize) -> u64 {
         let at = self.first as usize / u64::BITS as usize + at;
-        let allowed = self
-            .mask
-            .map_or(u64::MAX, |words| words.get(at).copied().unwrap_or(0));
         let from = match (self.from as usize).saturating_sub(at * u64::BITS as usize) {
             late @ 0..64 => u64::MAX << late,
             _ => 0,
         };
-        self.live.word(at) & allowed & from
+        self.live.word(at) & mask_word(self.mask, at) & from
     }
 }

@@ -10,7 +10,7 @@ use rhumb_core::{FieldName, SparseVector, Value};
 
 use super::best::Best;
 use super::index::{List, SparseIndex};
-use crate::bits::{LiveBits, Ones, word_bit};
+use crate::bits::{LiveBits, Ones, mask_word, word_bit};
 use crate::error::ViewError;
 use crate::filter::RowMask;
 use crate::rows::{RowRef, SegmentId};
@@ -102,10 +102,7 @@ impl Stretch<'_> {
     /// Live rows of the mask among the 64 from row `64 * at` of the lists.
     fn wanted(&self, at: usize) -> u64 {
         let at = self.first as usize / u64::BITS as usize + at;
-        let allowed = self
-            .mask
-            .map_or(u64::MAX, |words| words.get(at).copied().unwrap_or(0));
-        self.live.word(at) & allowed
+        self.live.word(at) & mask_word(self.mask, at)
     }
 }
 
