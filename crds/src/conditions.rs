@@ -11,6 +11,8 @@ pub const DEGRADED: &str = "Degraded";
 pub const OBJECT_STORE_REACHABLE: &str = "ObjectStoreReachable";
 pub const SHARDS_READY: &str = "ShardsReady";
 pub const SECRETS_RESOLVED: &str = "SecretsResolved";
+/// Every data node speaks TLS and asks for keys.
+pub const SECURED: &str = "Secured";
 pub const TLS_READY: &str = "TLSReady";
 pub const UPDATE_PENDING: &str = "UpdatePending";
 pub const PAUSED: &str = "Paused";

@@ -13,6 +13,11 @@ pub const RESTARTED_AT: &str = "rhumb.dev/restarted-at";
 /// Finalizer of a `Collection` whose documents go with it.
 pub const COLLECTION_FINALIZER: &str = "rhumb.dev/collection";
 
+/// In the Secret [`admin`].
+pub const ADMIN_KEY: &str = "api-key";
+/// In the Secret [`ca`].
+pub const CA_CERTIFICATE: &str = "ca.crt";
+
 /// REST for clients.
 pub const CLIENT_PORT: i32 = 7480;
 /// Mutual TLS between data nodes.
@@ -33,6 +38,11 @@ pub fn account(database: &str) -> String {
     format!("{database}-node")
 }
 
+/// The first key, under [`ADMIN_KEY`]: made once, or put there by somebody else.
+pub fn admin(database: &str) -> String {
+    format!("{database}-admin")
+}
+
 /// Public: `ca.crt` for clients.
 pub fn ca(database: &str) -> String {
     format!("{database}-ca")
@@ -43,7 +53,7 @@ pub fn ca_key(database: &str) -> String {
     format!("{database}-ca-key")
 }
 
-/// Certificate and key of the data nodes.
+/// Certificate and key of the data nodes, towards each other and towards clients.
 pub fn node_tls(database: &str) -> String {
     format!("{database}-node-tls")
 }

@@ -59,6 +59,8 @@ pub struct VectorDatabaseSpec {
     pub lease: LeaseTiming,
     #[serde(default)]
     pub network_policy: ClientAccess,
+    #[serde(default)]
+    pub security: Security,
     /// While true the operator changes nothing but status. Data nodes go on serving.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -349,6 +351,24 @@ fn yes() -> bool {
     true
 }
 
+/// What clients of the REST API must show, and how they are spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Security {
+    /// `Secured`: HTTPS, and nothing is answered without a key, a session or a token; the
+    /// operator makes the admin key (Secret `<name>-admin`) and the certificate (trust Secret
+    /// `<name>-ca`). `Open`: plain HTTP for whoever reaches the Service, for laptops and tests.
+    #[serde(default)]
+    pub clients: Clients,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Clients {
+    #[default]
+    Secured,
+    Open,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VectorDatabaseStatus {
@@ -376,10 +396,18 @@ pub struct VectorDatabaseStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Where clients of the cluster find the database.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
+    #[serde(default)]
+    pub endpoints: Endpoints,
     /// The uid in the bucket's `identity.json`, once a data node has reported it. Another
     /// one is refused from then on.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "databaseUID")]
     pub database_uid: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoints {
+    /// The URL of the REST API: `https` once every data node asks for keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<String>,
 }

@@ -117,6 +117,15 @@ fn a_database_is_as_healthy_as_its_conditions() {
 }
 
 #[test]
+fn a_database_that_stands_open_is_healthy_and_not_silent_about_it() {
+    let ready = [("Ready", "True"), ("Degraded", "False")];
+    let open = object(&[&ready[..], &[("Secured", "False")]].concat());
+    assert_health("VectorDatabase", &open, "Healthy", "not secured: Secured message");
+    let secured = object(&[&ready[..], &[("Secured", "True")]].concat());
+    assert_eq!(health("VectorDatabase", &secured).1, "Ready message");
+}
+
+#[test]
 fn a_status_of_an_older_spec_counts_for_nothing() {
     for kind in ["VectorDatabase", "Collection"] {
         let mut old = object(&[("Ready", "True")]);

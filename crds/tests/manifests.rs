@@ -102,6 +102,18 @@ fn every_manifest_is_yaml() {
     }
 }
 
+#[test]
+fn no_other_sample_stands_open() {
+    for path in files("manifests/samples") {
+        let text = std::fs::read_to_string(&path).expect("a sample");
+        let is_small = path.ends_with("small.yaml");
+        for document in documents(&text) {
+            let open = document["spec"]["security"]["clients"] == "Open";
+            assert_eq!(open, is_small, "{path:?}");
+        }
+    }
+}
+
 /// The sample that checks outside this tree start from.
 #[test]
 fn the_smallest_sample_is_as_promised() {
@@ -117,6 +129,8 @@ fn the_smallest_sample_is_as_promised() {
         store["credentials"]["secretRef"],
         json!({ "name": "s3-credentials" })
     );
+    // Its documented next step is plain curl.
+    assert_eq!(small["spec"]["security"], json!({ "clients": "Open" }));
     assert_eq!(
         (
             &small["spec"]["dataNodes"]["replicas"],

@@ -2,6 +2,8 @@
 
 use kube::core::cel::Validator;
 use rhumb_crds::all;
+use rhumb_crds::vector_database::Clients;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 fn schema(kind: &str) -> Value {
@@ -73,6 +75,26 @@ fn the_plainest_objects_are_accepted() {
     assert_accepted(database(), Some(&database()));
     assert_accepted(collection(), None);
     assert_accepted(collection(), Some(&collection()));
+}
+
+#[test]
+fn clients_are_secured_or_open_and_nothing_between() {
+    for clients in ["Secured", "Open"] {
+        assert_accepted(with(database(), "spec.security.clients", json!(clients)), None);
+    }
+    let stored = rhumb_crds::VectorDatabase::deserialize(database()).expect("a database");
+    assert_eq!(stored.spec.security.clients, Clients::Secured, "without a word");
+    for clients in [json!("open"), json!("Everybody"), json!(""), json!(false)] {
+        let other = with(database(), "spec.security.clients", clients.clone());
+        let parsed = rhumb_crds::VectorDatabase::deserialize(other);
+        assert!(parsed.is_err(), "{clients} is taken");
+    }
+    let schema = &schema("VectorDatabase")["properties"]["spec"]["properties"]["security"];
+    assert_eq!(schema["default"], json!({ "clients": "Secured" }));
+    assert_eq!(
+        schema["properties"]["clients"]["enum"],
+        json!(["Secured", "Open"])
+    );
 }
 
 #[test]

@@ -76,7 +76,8 @@ tlsPrivateKeyFile: $work/pki/$node.key
 resolvConf: /dev/null
 # Each kubelet clears away what it does not know.
 podLogsDir: $home/logs
-evictionHard: {memory.available: 200Mi, nodefs.available: 1%, imagefs.available: 1%}
+# A share of the disk would be gigabytes, and a full build leaves less: no pod would start.
+evictionHard: {memory.available: 200Mi, nodefs.available: 200Mi, imagefs.available: 200Mi}
 imageGCHighThresholdPercent: 100
 # A node that is lost is noticed in seconds.
 nodeStatusUpdateFrequency: 2s

@@ -128,6 +128,15 @@ endpoints: [{addresses: [$address], conditions: {ready: true}}]
 Y
 } >/dev/null
 
+# What a cluster that is taken down would take with it.
+tell_why() {
+    df -h "$work"
+    "$kubectl" describe nodes | sed -n '/^Name:/p; /^Taints:/p; /^Conditions:/,/^Addresses:/p'
+    "$kubectl" -n rhumb-system get pods -o wide
+    "$kubectl" -n rhumb-system get events --sort-by=.lastTimestamp | tail -20
+    "$kubectl" -n rhumb-system logs deployment/rhumb-operator --tail=20
+} >&2
+
 operator() {
     local helm operator data_node
     helm=$("$root/scripts/helm.sh")
@@ -136,7 +145,10 @@ operator() {
     "$helm" upgrade --install rhumb-crds "$root/charts/rhumb-crds" --namespace default >/dev/null
     "$helm" upgrade --install rhumb "$root/charts/rhumb" --namespace rhumb-system --create-namespace \
         --set "image.operator=$operator,image.dataNode=$data_node,image.pullPolicy=Never" >/dev/null
-    "$kubectl" -n rhumb-system rollout status deployment/rhumb-operator --timeout=120s >/dev/null
+    "$kubectl" -n rhumb-system rollout status deployment/rhumb-operator --timeout=120s >/dev/null || {
+        tell_why
+        return 1
+    }
     say "$operator runs; new databases get $data_node"
 }
 

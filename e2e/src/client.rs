@@ -2,12 +2,13 @@
 //! nothing did, is the finding.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use reqwest::Method;
 use reqwest::header::HeaderMap;
+use reqwest::{Certificate, Method};
 use serde_json::{Value, json};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -21,6 +22,25 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     timeout: Duration,
+    secured: Option<Secured>,
+}
+
+/// What it takes to speak to a server that speaks TLS and asks for keys.
+#[derive(Clone)]
+pub struct Secured {
+    /// PEM of the authorities that may vouch for it, and nobody else.
+    pub ca: Vec<u8>,
+    /// Its name, and where it really is.
+    pub name: String,
+    pub at: SocketAddr,
+    pub key: Option<String>,
+}
+
+impl fmt::Debug for Secured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A report is no place for the key.
+        write!(f, "Secured({} at {})", self.name, self.at)
+    }
 }
 
 impl Client {
@@ -30,21 +50,55 @@ impl Client {
 
     /// One that takes no answer for a lost one after `timeout`.
     pub fn impatient(base: &str, timeout: Duration) -> Result<Self> {
-        let http = reqwest::Client::builder()
+        Self::build(base, timeout, None)
+    }
+
+    pub fn secured(secured: Secured, timeout: Duration) -> Result<Self> {
+        let base = format!("https://{}:{}", secured.name, secured.at.port());
+        Self::build(&base, timeout, Some(secured))
+    }
+
+    fn build(base: &str, timeout: Duration, secured: Option<Secured>) -> Result<Self> {
+        let mut builder = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(CONNECT.min(timeout))
-            .timeout(timeout)
-            .build()?;
+            .timeout(timeout);
+        if let Some(secured) = &secured {
+            builder = builder
+                .tls_certs_only(Certificate::from_pem_bundle(&secured.ca)?)
+                .tls_info(true)
+                .resolve(&secured.name, secured.at);
+        }
         Ok(Self {
-            http,
+            http: builder.build()?,
             base: base.to_owned(),
             timeout,
+            secured,
         })
     }
 
     /// The same connections' settings, but none of the connections.
     pub fn fresh(&self) -> Result<Self> {
-        Self::impatient(&self.base, self.timeout)
+        self.within(self.timeout)
+    }
+
+    /// As `fresh`, with another patience.
+    pub fn within(&self, timeout: Duration) -> Result<Self> {
+        Self::build(&self.base, timeout, self.secured.clone())
+    }
+
+    /// As patient as `new` makes them.
+    pub fn patient(&self) -> Result<Self> {
+        self.within(TIMEOUT)
+    }
+
+    /// As `fresh`, for whoever has this key, or none.
+    pub fn with_key(&self, key: Option<&str>) -> Result<Self> {
+        let secured = self.secured.clone().map(|secured| Secured {
+            key: key.map(str::to_owned),
+            ..secured
+        });
+        Self::build(&self.base, self.timeout, secured)
     }
 
     pub fn base(&self) -> &str {
@@ -57,7 +111,10 @@ impl Client {
     }
 
     pub fn request(&self, method: Method, path: &str) -> Request {
-        let builder = self.http.request(method.clone(), format!("{}{path}", self.base));
+        let mut builder = self.http.request(method.clone(), format!("{}{path}", self.base));
+        if let Some(key) = self.secured.as_ref().and_then(|secured| secured.key.as_ref()) {
+            builder = builder.bearer_auth(key);
+        }
         Request {
             builder,
             label: format!("{method} {path}"),
@@ -191,12 +248,15 @@ impl Request {
         let response = self.builder.send().await.map_err(failed)?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
+        let shown = response.extensions().get::<reqwest::tls::TlsInfo>();
+        let certificate = shown.and_then(|tls| tls.peer_certificate().map(<[u8]>::to_vec));
         let body = response.bytes().await.map_err(failed)?;
         Ok(Answer {
             request: self.label,
             status,
             headers,
             body,
+            certificate,
         })
     }
 }
@@ -229,6 +289,8 @@ pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// What a secured server showed, as DER.
+    pub certificate: Option<Vec<u8>>,
 }
 
 impl Answer {

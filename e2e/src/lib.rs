@@ -34,7 +34,7 @@ pub mod suite;
 pub mod temp;
 pub mod workload;
 
-pub use client::{Answer, Client, Request};
+pub use client::{Answer, Client, Request, Secured};
 pub use proxy::{FaultProxy, Faults, Outage};
 pub use s3::S3Server;
 pub use server::{Server, Spec, Store};

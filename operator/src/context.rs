@@ -30,6 +30,10 @@ pub enum Error {
     Kube(#[from] kube::Error),
     #[error("certificates: {0}")]
     Certificates(#[from] rcgen::Error),
+    #[error("http client: {0}")]
+    Http(#[from] reqwest::Error),
+    #[error("the admin key cannot be made: {0}")]
+    AdminKey(#[from] rustls::Error),
 }
 
 pub struct Context {
@@ -45,6 +49,8 @@ pub struct Context {
     failures: Mutex<BTreeMap<String, u32>>,
 }
 
+/// To data nodes.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const EVENT_MAX: usize = 1000;
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
@@ -105,9 +111,10 @@ impl Context {
                 _ => "True",
             };
             let good = condition.status == good_when;
-            // That something new is not yet good, or is as it should be, is no news either.
+            // That something new is not yet good, or is as it should be, is no news either; that
+            // a database stands open is, from the first.
             let starting = before.is_none() && (good_when == "False") == good;
-            if starting {
+            if starting && condition.type_ != conditions::SECURED {
                 continue;
             }
             let worse = !good && before.is_none_or(|before| before.status != condition.status);

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 
 use crate::args::Args;
-use crate::context::{Context, Error, Settings};
+use crate::context::{CONNECT_TIMEOUT, Context, Error, Settings};
 use crate::election::{Elector, TIMING};
 use crate::{collection, database, http};
 
@@ -30,7 +30,6 @@ const LEASE: &str = "rhumb-operator";
 const CONCURRENCY: u16 = 16;
 /// A burst of events about one object is one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

@@ -218,11 +218,12 @@ impl Directory {
         self.changed(|next| drop(next.keys.remove(id)))
     }
 
-    /// Whether this very key is a valid admin's.
+    /// Whether this very key is a valid admin's, and not about to end by a rotation.
     pub fn has_admin_key(&self, shown: &MintedKey, now_ms: i64) -> bool {
         let key = self.keys.get(&shown.id);
         key.is_some_and(|key| {
             key.check(shown, &self.pepper, now_ms) == Check::Holds
+                && key.is_newest(shown, &self.pepper)
                 && key.roles.iter().any(|role| role.as_str() == "admin")
         })
     }

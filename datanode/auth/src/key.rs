@@ -129,6 +129,12 @@ impl Key {
         }
     }
 
+    /// Whether this very secret is the one that the key has now, and not one before it.
+    pub fn is_newest(&self, shown: &MintedKey, pepper: &Secret) -> bool {
+        let newest = self.secrets.first();
+        newest.is_some_and(|hashed| hashed.mac == shown.mac(pepper))
+    }
+
     /// `minted` from now on; what was valid is valid for `overlap_ms` more.
     pub fn rotate(&mut self, minted: &MintedKey, pepper: &Secret, now_ms: i64, overlap_ms: i64) {
         self.secrets
@@ -141,6 +147,8 @@ impl Key {
             self.secrets.clear();
         }
         let mac = minted.mac(pepper);
+        // One that comes back does so for good, not for what was left of its overlap.
+        self.secrets.retain(|hashed| hashed.mac != mac);
         self.secrets.insert(0, Hashed { mac, until_ms: None });
         self.secrets.truncate(OVERLAPPING);
     }
@@ -198,6 +206,21 @@ mod tests {
         key.rotate(&minted(4), &pepper, 1_100, 0);
         assert_eq!(key.check(&minted(2), &pepper, 1_100), Check::Wrong);
         assert_eq!(key.check(&minted(4), &pepper, 1_100), Check::Holds);
+    }
+
+    #[test]
+    fn a_secret_that_comes_back_comes_back_for_good() {
+        let pepper = Secret::new([9; 32]);
+        let mut key = key(&pepper, None);
+        key.rotate(&minted(2), &pepper, 1_000, 60);
+        assert!(key.is_newest(&minted(2), &pepper) && !key.is_newest(&minted(1), &pepper));
+        key.rotate(&minted(1), &pepper, 1_010, 60);
+        assert!(key.is_newest(&minted(1), &pepper));
+        assert_eq!(key.check(&minted(1), &pepper, 9_000), Check::Holds);
+        assert_eq!(key.check(&minted(2), &pepper, 9_000), Check::Expired);
+        // Two nodes that start with one admin key both make it valid.
+        key.rotate(&minted(1), &pepper, 1_020, 60);
+        assert_eq!(key.check(&minted(1), &pepper, 9_000), Check::Holds);
     }
 
     #[test]

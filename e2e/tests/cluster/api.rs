@@ -2,6 +2,7 @@
 
 mod agreement;
 mod pods;
+mod secured;
 mod sessions;
 
 use rhumb_e2e::Client;

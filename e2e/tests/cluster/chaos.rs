@@ -6,6 +6,7 @@ mod lease;
 mod network;
 mod nodes;
 mod pods;
+mod secured;
 mod store;
 
 use std::time::Duration;

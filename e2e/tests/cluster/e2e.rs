@@ -4,6 +4,7 @@
 mod life;
 mod rollout;
 mod scale;
+mod secured;
 mod upgrade;
 
 use std::time::Duration;

@@ -2,5 +2,6 @@
 
 mod children;
 mod collections;
+mod secured;
 mod serving;
 mod waiting;

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rhumb_e2e::TempDir;
 use rhumb_e2e::server::rhumb_binary;
 use serde_json::{Value, json};
 
@@ -87,6 +88,38 @@ async fn a_key_is_made_used_rotated_and_revoked() {
         )
         .await;
     assert_eq!((again.status, again.code()), (404, "identity_not_found"));
+}
+
+/// As a Secret is mounted and changed while the server runs.
+#[tokio::test]
+async fn a_key_that_is_put_into_the_admin_keys_file_is_valid_without_a_restart() {
+    let dir = TempDir::new("handed").expect("a folder");
+    let file = dir.path().join("api-key");
+    let key = |letter: &str| format!("rhk_admin_{}", letter.repeat(43));
+    let (first, second) = (key("A"), key("E"));
+    std::fs::write(&file, &first).expect("written");
+    let config = format!("[security]\nadmin_key_file = {file:?}\n");
+    let server = Guarded::start_with("handed-key", Some(config)).await;
+    assert_eq!(
+        (status(&server, &first).await, status(&server, &second).await),
+        (200, 401)
+    );
+    std::fs::write(&file, "half a k").expect("written");
+    std::fs::write(&file, format!("{second}\n")).expect("written");
+    let begin = Instant::now();
+    while status(&server, &second).await != 200 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it is not taken");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(status(&server, &first).await, 200, "for a minute");
+    // Revoked by somebody, it stays so: the file says nothing new.
+    let gone = server.ask(Some(&second), "DELETE", "/v1/keys/admin", None).await;
+    assert_eq!(gone.status, 204);
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(8) {
+        assert_eq!(status(&server, &second).await, 401);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 #[tokio::test]

@@ -28,7 +28,11 @@ if is("Degraded") then
   return { status = "Degraded", message = conditions["Degraded"].message }
 end
 if is("Ready") then
-  return { status = "Healthy", message = conditions["Ready"].message }
+  local message = conditions["Ready"].message
+  if conditions["Secured"] ~= nil and not is("Secured") then
+    message = message .. "; not secured: " .. conditions["Secured"].message
+  end
+  return { status = "Healthy", message = message }
 end
 if conditions["Ready"] ~= nil then
   hs.message = conditions["Ready"].reason .. ": " .. conditions["Ready"].message

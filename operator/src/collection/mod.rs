@@ -1,5 +1,6 @@
 //! `Collection`: keeps a collection's schema as declared, over the database's REST API.
 
+mod door;
 mod plan;
 mod reconcile;
 

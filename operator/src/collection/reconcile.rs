@@ -12,6 +12,7 @@ use rhumb_crds::names::COLLECTION_FINALIZER;
 use rhumb_crds::vector_database::VectorDatabase;
 use serde_json::{Value, json};
 
+use super::door::{Answer, Door, Shut};
 use super::plan::{Step, plan};
 use crate::cluster::MANAGER;
 use crate::context::{Context, Error};
@@ -19,7 +20,6 @@ use crate::context::{Context, Error};
 /// Somebody may change a collection over REST: we hear of it by looking.
 const LOOK_AGAIN: Duration = Duration::from_secs(120);
 const LOOK_SOON: Duration = Duration::from_secs(5);
-const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What came of it, in words for `Ready`.
 enum Outcome {
@@ -46,8 +46,8 @@ pub async fn reconcile(collection: Arc<Collection>, context: Arc<Context>) -> Re
         set_finalizer(&collection, &context, wants_finalizer).await?;
         return Ok(Next::await_change());
     }
-    let outcome = match url(&collection, database.as_ref()) {
-        Ok(url) => bring_about(&collection, &url, &context).await,
+    let outcome = match door(&collection, database.as_ref(), &context).await? {
+        Ok(door) => bring_about(&collection, &door).await,
         Err(waiting) => waiting,
     };
     let next = match &outcome {
@@ -66,31 +66,35 @@ fn waiting(reason: &'static str, message: impl Into<String>) -> Outcome {
     }
 }
 
-/// Where the collection is, once its database serves.
-fn url(collection: &Collection, database: Option<&VectorDatabase>) -> Result<String, Outcome> {
+/// The way to the collection, once its database serves.
+async fn door(
+    collection: &Collection,
+    database: Option<&VectorDatabase>,
+    context: &Context,
+) -> Result<Result<Door, Outcome>, Error> {
     let name = &collection.spec.database_ref.name;
     let Some(database) = database else {
-        return Err(waiting(
+        return Ok(Err(waiting(
             "DatabaseMissing",
             format!("there is no VectorDatabase {name}"),
-        ));
+        )));
     };
     let status = database.status.clone().unwrap_or_default();
-    if !conditions::is_true(&status.conditions, conditions::AVAILABLE) {
-        return Err(waiting(
+    let (true, Some(endpoint)) = (
+        conditions::is_true(&status.conditions, conditions::AVAILABLE),
+        status.endpoints.rest,
+    ) else {
+        return Ok(Err(waiting(
             "DatabaseNotAvailable",
             format!("VectorDatabase {name} does not serve yet"),
-        ));
-    }
-    let endpoint = status.endpoint.unwrap_or_default();
-    Ok(format!(
-        "{endpoint}/v1/collections/{}",
-        collection.collection_name()
-    ))
+        )));
+    };
+    let opened = Door::open(database, &endpoint, collection.collection_name(), context).await?;
+    Ok(opened.map_err(|Shut(what)| waiting("SecretMissing", what)))
 }
 
-async fn bring_about(collection: &Collection, url: &str, context: &Context) -> Outcome {
-    let found = match call(context, reqwest::Method::GET, url, None).await {
+async fn bring_about(collection: &Collection, door: &Door) -> Outcome {
+    let found = match door.call(reqwest::Method::GET, None).await {
         Ok(found) => Some(found),
         Err(Answer { status: 404, .. }) => None,
         Err(answer) => return answer.outcome(),
@@ -105,7 +109,7 @@ async fn bring_about(collection: &Collection, url: &str, context: &Context) -> O
         Step::Create(body) => (reqwest::Method::PUT, body),
         Step::Evolve(body) => (reqwest::Method::PATCH, body),
     };
-    match call(context, method, url, Some(body)).await {
+    match door.call(method, Some(body)).await {
         Ok(info) => Outcome::Ready {
             id: id(Some(&info)).or(id(found.as_ref())),
         },
@@ -117,51 +121,17 @@ fn id(info: Option<&Value>) -> Option<String> {
     info?["id"].as_str().map(str::to_owned)
 }
 
-/// Anything but success; 0 when there was no answer.
-struct Answer {
-    status: u16,
-    detail: String,
-}
-
 impl Answer {
     fn outcome(self) -> Outcome {
         match self.status {
             // Busy, racing or briefly without a leader: the same request may succeed later.
             408 | 409 | 429 => waiting("DatabaseBusy", self.detail),
+            // Data nodes read a key that was put into the Secret a minute or two later.
+            401 | 403 => waiting("KeyRefused", self.detail),
             400..=499 => Outcome::Refused(self.detail),
             _ => waiting("DatabaseNotReachable", self.detail),
         }
     }
-}
-
-async fn call(
-    context: &Context,
-    method: reqwest::Method,
-    url: &str,
-    body: Option<Value>,
-) -> Result<Value, Answer> {
-    let mut request = context.http.request(method, url).timeout(CALL_TIMEOUT);
-    if let Some(body) = &body {
-        request = request.json(body);
-    }
-    let lost = |error: reqwest::Error| Answer {
-        status: 0,
-        detail: error.to_string(),
-    };
-    let response = request.send().await.map_err(lost)?;
-    let status = response.status();
-    let bytes = response.bytes().await.map_err(lost)?;
-    let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let text = |key: &str| answer[key].as_str().map(str::to_owned);
-    Err(Answer {
-        status: status.as_u16(),
-        detail: text("detail")
-            .or(text("title"))
-            .unwrap_or_else(|| status.to_string()),
-    })
 }
 
 /// The documents go before the resource does, unless their database has gone already.
@@ -174,14 +144,14 @@ async fn retire(
         return Ok(Next::await_change());
     }
     if database.is_some_and(|database| database.metadata.deletion_timestamp.is_none()) {
-        let url = match url(collection, database) {
-            Ok(url) => url,
+        let door = match door(collection, database, context).await? {
+            Ok(door) => door,
             Err(outcome) => {
                 report(collection, outcome, context).await?;
                 return Ok(Next::requeue(LOOK_SOON));
             }
         };
-        match call(context, reqwest::Method::DELETE, &url, None).await {
+        match door.call(reqwest::Method::DELETE, None).await {
             Ok(_) | Err(Answer { status: 404, .. }) => {}
             Err(answer) => {
                 report(collection, answer.outcome(), context).await?;

@@ -17,6 +17,8 @@ use super::reconcile;
 use crate::context::{Context, Settings};
 use rhumb_fake_api::FakeApi;
 
+mod secured;
+
 const RHUMB: &str = "/apis/rhumb.dev/v1alpha1/namespaces/prod";
 
 /// Collections by name, and the requests that changed them.
@@ -104,7 +106,7 @@ impl World {
             json!({
                 "apiVersion": "rhumb.dev/v1alpha1", "kind": "VectorDatabase", "metadata": { "name": "small" },
                 "spec": { "objectStore": { "bucket": "vectors" } },
-                "status": { "endpoint": endpoint, "conditions": [available("True")] }
+                "status": { "endpoints": { "rest": endpoint }, "conditions": [available("True")] }
             }),
         );
         api.put(

@@ -10,12 +10,12 @@ use super::pod::{self, Rollout};
 use crate::cluster::{self, APPLIED};
 
 /// Everything but Shards, Leases and Secrets.
-pub fn fixed(db: &VectorDatabase, operator_namespace: &str) -> Vec<Value> {
+pub fn fixed(db: &VectorDatabase, operator_namespace: &str, open: bool) -> Vec<Value> {
     let mut all = vec![
         account(db),
         role(db),
         role_binding(db),
-        client_service(db),
+        client_service(db, open),
         peer_service(db),
         disruption_budget(db),
     ];
@@ -150,11 +150,13 @@ fn role_binding(db: &VectorDatabase) -> Value {
     binding
 }
 
-fn client_service(db: &VectorDatabase) -> Value {
+fn client_service(db: &VectorDatabase, open: bool) -> Value {
     let mut service = object(db, "v1", "Service", name(db));
+    // For gateways and meshes, which must not speak plainly to who does not.
+    let protocol = if open { "http" } else { "https" };
     service["spec"] = json!({
         "selector": pod::selector(name(db)),
-        "ports": [{ "name": "rest", "port": names::CLIENT_PORT, "targetPort": "rest", "protocol": "TCP", "appProtocol": "http" }]
+        "ports": [{ "name": "rest", "port": names::CLIENT_PORT, "targetPort": "rest", "protocol": "TCP", "appProtocol": protocol }]
     });
     service
 }

@@ -1,6 +1,7 @@
 //! `VectorDatabase`: `plan` and `status` decide, purely; `reconcile` reads, executes and
 //! reports.
 
+mod admin;
 mod children;
 mod overrides;
 mod plan;
@@ -9,6 +10,7 @@ mod reconcile;
 mod status;
 mod tls;
 
+pub use admin::read as admin_key_in;
 pub use reconcile::{error_policy, reconcile};
 
 #[cfg(test)]

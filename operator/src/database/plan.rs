@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::core::Status;
 use rhumb_crds::names;
 use rhumb_crds::shard::{Shard, ShardNode};
-use rhumb_crds::vector_database::VectorDatabase;
+use rhumb_crds::vector_database::{Clients, VectorDatabase};
 use serde_json::Value;
 
+use super::admin::AdminKey;
 use super::children;
 use super::pod::{self, Image, Rollout};
 use crate::cluster::{self, Live};
@@ -37,6 +38,7 @@ pub struct Sight {
     pub left_behind: BTreeSet<(String, String)>,
     pub pods: Vec<Pod>,
     pub credentials: Credentials,
+    pub admin_key: AdminKey,
     pub operator: Settings,
 }
 
@@ -115,12 +117,13 @@ pub fn plan(sight: &Sight) -> Plan {
 
 fn children(sight: &Sight, rollout: Option<&Rollout>, actions: &mut Vec<Action>) {
     let db = &sight.db;
-    let mut wanted = children::fixed(db, &sight.operator.namespace);
-    let credentials_known = !matches!(sight.credentials, Credentials::Missing(_));
+    // What will run, which is not what the spec says while an update is pending.
+    let open = rollout.map_or(db.spec.security.clients == Clients::Open, Rollout::is_open);
+    let mut wanted = children::fixed(db, &sight.operator.namespace, open);
     // Pods of a database without keys could not start; those that run keep theirs.
     wanted.extend(
         rollout
-            .filter(|_| credentials_known)
+            .filter(|_| sight.missing_secret().is_none())
             .map(|rollout| children::deployment(db, rollout)),
     );
     wanted.extend(sight.shards().iter().filter_map(children::lease));
@@ -212,6 +215,17 @@ fn forget(shard: &Shard, uids: &BTreeSet<&str>) -> Option<Action> {
 impl Sight {
     pub fn name(&self) -> &str {
         self.db.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The Secret that pods wait for, in words.
+    pub fn missing_secret(&self) -> Option<&str> {
+        if let Credentials::Missing(what) = &self.credentials {
+            return Some(what);
+        }
+        match &self.admin_key {
+            AdminKey::Unusable(what) => Some(what),
+            AdminKey::Unneeded | AdminKey::Found | AdminKey::Due => None,
+        }
     }
 
     /// Sorts what was found: of a database of the same name that was deleted just now, some

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use rhumb_crds::names;
-use rhumb_crds::vector_database::{AntiAffinity, DataNodes, VectorDatabase};
+use rhumb_crds::vector_database::{AntiAffinity, Clients, DataNodes, Security, VectorDatabase};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -19,6 +19,10 @@ pub const REVISION: &str = "rhumb.dev/revision";
 const CREDENTIALS: &str = "rhumb.dev/credentials";
 
 const USER: i64 = 65532;
+const TLS_DIR: &str = "/etc/rhumb/tls";
+const ADMIN_DIR: &str = "/etc/rhumb/admin";
+/// Makes a data node answer whoever asks.
+const OPEN: &str = "RHUMB_UNSAFE_PUBLIC";
 
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
@@ -42,9 +46,12 @@ impl Rollout {
     }
 
     pub fn image(&self) -> Option<String> {
-        let containers = self.template["spec"]["containers"].as_array()?;
-        let own = containers.iter().find(|c| c["name"] == "rhumb")?;
+        let own = named(&self.template["spec"]["containers"], "rhumb")?;
         own["image"].as_str().map(str::to_owned)
+    }
+
+    pub fn is_open(&self) -> bool {
+        is_open(&self.template["spec"])
     }
 }
 
@@ -70,6 +77,21 @@ pub fn rollout(
     }
 }
 
+/// Whether pods of this spec answer whoever asks: told by what they run, not by what they
+/// should.
+pub fn is_open(spec: &Value) -> bool {
+    let Some(own) = named(&spec["containers"], "rhumb") else {
+        return false;
+    };
+    let mut args = own["args"].as_array().into_iter().flatten();
+    let by_flag = args.any(|arg| arg.as_str().is_some_and(|arg| arg.starts_with("--unsafe-public")));
+    by_flag || named(&own["env"], OPEN).is_some_and(|set| set["value"] == "true")
+}
+
+fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+    list.as_array()?.iter().find(|item| item["name"] == name)
+}
+
 /// Short and stable; says nothing about what was hashed.
 pub fn fingerprint(of: &Value) -> String {
     let digest = Sha256::digest(of.to_string().as_bytes());
@@ -90,6 +112,12 @@ fn inputs(db: &VectorDatabase, credentials: Option<&str>) -> String {
         if let Some(parent) = spec.pointer_mut(parent).and_then(Value::as_object_mut) {
             parent.remove(key);
         }
+    }
+    // A default that came later than some databases rolls none of them by itself.
+    if db.spec.security == Security::default()
+        && let Some(spec) = spec.as_object_mut()
+    {
+        spec.remove("security");
     }
     fingerprint(&json!([spec, credentials, restarted_at(db)]))
 }
@@ -132,6 +160,9 @@ fn template(db: &VectorDatabase, image: Image<'_>, credentials: Option<&str>) ->
             ]
         }
     });
+    if db.spec.security.clients == Clients::Secured {
+        secure(&mut template["spec"], name);
+    }
     if let Some(affinity) = anti_affinity(nodes.anti_affinity, name) {
         template["spec"]["affinity"] = affinity;
     }
@@ -141,6 +172,27 @@ fn template(db: &VectorDatabase, image: Image<'_>, credentials: Option<&str>) ->
     let revision = fingerprint(&template);
     template["metadata"]["annotations"][REVISION] = revision.into();
     template
+}
+
+/// Keys and TLS for clients.  The certificate is the one that peers know: it carries the
+/// Service's names too.
+fn secure(spec: &mut Value, name: &str) {
+    let set = |name: &str, value: String| json!({ "name": name, "value": value });
+    let container = json!({ "name": "rhumb",
+        "env": [
+            set("RHUMB_TLS_CERT", format!("{TLS_DIR}/tls.crt")),
+            set("RHUMB_TLS_KEY", format!("{TLS_DIR}/tls.key")),
+            set("RHUMB_ADMIN_KEY_FILE", format!("{ADMIN_DIR}/{}", names::ADMIN_KEY))
+        ],
+        "volumeMounts": [{ "name": "admin", "mountPath": ADMIN_DIR, "readOnly": true }],
+        // The kubelet asks who it is of no certificate.
+        "startupProbe": { "httpGet": { "scheme": "HTTPS" } },
+        "livenessProbe": { "httpGet": { "scheme": "HTTPS" } },
+        "readinessProbe": { "httpGet": { "scheme": "HTTPS" } }
+    });
+    let volume =
+        json!({ "name": "admin", "secret": { "secretName": names::admin(name), "defaultMode": 288 } });
+    overrides::merge(spec, &json!({ "containers": [container], "volumes": [volume] }));
 }
 
 /// What Services, the budget and the Deployment select by.
@@ -178,7 +230,7 @@ fn container(db: &VectorDatabase, name: &str, image: Image<'_>) -> Value {
         },
         "volumeMounts": [
             { "name": "cache", "mountPath": "/cache" },
-            { "name": "tls", "mountPath": "/etc/rhumb/tls", "readOnly": true },
+            { "name": "tls", "mountPath": TLS_DIR, "readOnly": true },
             { "name": "tmp", "mountPath": "/tmp" }
         ]
     });
@@ -203,8 +255,6 @@ fn environment(db: &VectorDatabase, name: &str) -> Value {
     let mut env = vec![
         set("RHUMB_STORE", url),
         set("RHUMB_LISTEN", format!("0.0.0.0:{}", names::CLIENT_PORT)),
-        // The NetworkPolicy keeps strangers out until the data node checks keys itself.
-        set("RHUMB_UNSAFE_PUBLIC", "true".into()),
         set("RHUMB_CACHE_DIR", "/cache".into()),
         set(
             "RHUMB_CACHE_SIZE",
@@ -222,7 +272,7 @@ fn environment(db: &VectorDatabase, name: &str) -> Value {
             format!("0.0.0.0:{}", names::PEER_PORT),
         ),
         set("RHUMB_CLUSTER_PEER_NAME", peer_name(db)),
-        set("RHUMB_CLUSTER_TLS_DIR", "/etc/rhumb/tls".into()),
+        set("RHUMB_CLUSTER_TLS_DIR", TLS_DIR.into()),
         set(
             "RHUMB_CLUSTER_LEASE_DURATION_MS",
             (lease.duration_seconds * 1000).to_string(),
@@ -236,6 +286,10 @@ fn environment(db: &VectorDatabase, name: &str) -> Value {
             lease.retry_period_milliseconds.to_string(),
         ),
     ];
+    if db.spec.security.clients == Clients::Open {
+        // Where it always was: a list in another order would be another template.
+        env.insert(2, set(OPEN, "true".into()));
+    }
     if let Some(region) = &store.region {
         env.push(set("AWS_REGION", region.clone()));
     }

@@ -7,15 +7,16 @@ use std::time::Duration;
 use futures::future::try_join;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action as Next;
 use kube::runtime::events::EventType;
 use kube::{Api, Client, Resource, ResourceExt};
 use rhumb_crds::names;
 use rhumb_crds::shard::Shard;
-use rhumb_crds::vector_database::{VectorDatabase, VectorDatabaseStatus};
+use rhumb_crds::vector_database::{Clients, VectorDatabase, VectorDatabaseStatus};
 use serde_json::{Value, json};
 
+use super::admin::{self, AdminKey};
 use super::plan::{Action, Credentials, Sight, plan};
 use super::status::{Refusal, status};
 use super::{pod, tls};
@@ -54,7 +55,8 @@ pub async fn reconcile(db: Arc<VectorDatabase>, context: Arc<Context>) -> Result
         }
     }
     // What was just written is not in sight yet, and neither is what follows from it.
-    let settled = plan.actions.is_empty() && sight.left_behind.is_empty();
+    let waits = sight.admin_key == AdminKey::Due && !db.spec.paused;
+    let settled = plan.actions.is_empty() && sight.left_behind.is_empty() && !waits;
     let new = status(&sight, &plan, refusal.as_ref(), now);
     report(&context, &db, &new).await?;
     for (shard, from, to) in &plan.moves {
@@ -90,6 +92,7 @@ async fn look(context: &Context, db: &VectorDatabase, namespace: &str) -> Result
         left_behind: BTreeSet::new(),
         pods: pods.items,
         credentials: credentials(client, db, namespace).await?,
+        admin_key: admin_key(client, db, namespace).await?,
         operator: context.settings.clone(),
     };
     sight.claim(live);
@@ -126,17 +129,32 @@ async fn credentials(client: &Client, db: &VectorDatabase, namespace: &str) -> k
     Ok(Credentials::Found(pod::fingerprint(&Value::Array(values))))
 }
 
+/// Made where there is none.  A plain create, which of two operators lets one succeed: a
+/// second key would replace what somebody may have read already.
+async fn admin_key(client: &Client, db: &VectorDatabase, namespace: &str) -> Result<AdminKey, Error> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let found = match db.spec.security.clients {
+        Clients::Open => None,
+        Clients::Secured => secrets.get_opt(&names::admin(&db.name_any())).await?,
+    };
+    let is_taken = found.as_ref().is_some_and(|secret| !is_own(secret, db));
+    let seen = admin::look(db, found.filter(|_| !is_taken).as_ref());
+    if seen == AdminKey::Due && !is_taken && !db.spec.paused {
+        let secret: Secret = serde_json::from_value(admin::make(db)?).map_err(kube::Error::SerdeError)?;
+        let params = PostParams {
+            field_manager: Some(cluster::MANAGER.into()),
+            ..PostParams::default()
+        };
+        secrets.create(&params, &secret).await?;
+        return Ok(AdminKey::Found);
+    }
+    Ok(seen)
+}
+
 async fn certificates(client: &Client, db: &VectorDatabase, now: Timestamp) -> Result<(), Error> {
     let name = db.name_any();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &db.namespace().unwrap_or_default());
-    // One that a deleted database left behind will be gone soon.
-    let own = |secret: &Secret| {
-        let owners = secret.owner_references();
-        owners.is_empty()
-            || owners
-                .iter()
-                .any(|owner| Some(&owner.uid) == db.metadata.uid.as_ref())
-    };
+    let own = |secret: &Secret| is_own(secret, db);
     let read = async |name: String| Ok::<_, kube::Error>(secrets.get_opt(&name).await?.filter(own));
     let found = tls::Secrets {
         ca_key: read(names::ca_key(&name)).await?,
@@ -147,6 +165,15 @@ async fn certificates(client: &Client, db: &VectorDatabase, now: Timestamp) -> R
         cluster::apply(client, &secret).await?;
     }
     Ok(())
+}
+
+/// One that a deleted database left behind is not: it will be gone soon.
+fn is_own(secret: &Secret, db: &VectorDatabase) -> bool {
+    let owners = secret.owner_references();
+    owners.is_empty()
+        || owners
+            .iter()
+            .any(|owner| Some(&owner.uid) == db.metadata.uid.as_ref())
 }
 
 async fn execute(client: &Client, namespace: &str, action: &Action, now: Timestamp) -> kube::Result<()> {

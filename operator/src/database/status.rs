@@ -10,9 +10,12 @@ use k8s_openapi::jiff::Timestamp;
 use rhumb_crds::conditions::{self, Verdict};
 use rhumb_crds::names;
 use rhumb_crds::shard::Shard;
-use rhumb_crds::vector_database::VectorDatabaseStatus;
+use rhumb_crds::vector_database::{Clients, Endpoints, VectorDatabaseStatus};
+use serde_json::json;
 
+use super::admin::AdminKey;
 use super::plan::{Credentials, Plan, Sight, condition};
+use super::pod;
 
 /// What the API server said to an object of ours that it will never accept.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,8 +47,14 @@ pub fn status(sight: &Sight, plan: &Plan, refusal: Option<&Refusal>, now: Timest
         selector: Some(format!("{}={name}", names::DATABASE)),
         nodes: Some(format!("{}/{}", facts.ready, facts.wanted)),
         shards_led: Some(format!("{}/{}", facts.led, facts.shards)),
-        image: plan.rollout.as_ref().and_then(super::pod::Rollout::image),
-        endpoint: Some(format!("http://{name}.{namespace}.svc:{}", names::CLIENT_PORT)),
+        image: plan.rollout.as_ref().and_then(pod::Rollout::image),
+        endpoints: Endpoints {
+            rest: Some(format!(
+                "{}://{name}.{namespace}.svc:{}",
+                facts.scheme(),
+                names::CLIENT_PORT
+            )),
+        },
         database_uid: sight.database_uid(),
     }
 }
@@ -57,6 +66,9 @@ struct Facts<'a> {
     ready: usize,
     shards: u32,
     led: usize,
+    /// Data nodes that answer whoever asks.
+    open: usize,
+    open_by_override: bool,
     /// Why the Deployment is not what it should be yet.
     rolling: Option<String>,
     failing: Option<String>,
@@ -68,7 +80,7 @@ struct Facts<'a> {
 impl<'a> Facts<'a> {
     fn of(sight: &'a Sight, plan: &Plan, refusal: Option<&'a Refusal>) -> Self {
         let shards = sight.shards();
-        let db = &sight.db;
+        let (db, rollout) = (&sight.db, plan.rollout.as_ref());
         Self {
             sight,
             refusal,
@@ -76,14 +88,17 @@ impl<'a> Facts<'a> {
             ready: sight.pods.iter().filter(|pod| condition(pod, "Ready")).count(),
             shards: db.spec.sharding.count,
             led: shards.iter().filter(|shard| is_led(shard, &sight.pods)).count(),
+            open: sight
+                .pods
+                .iter()
+                .filter(|pod| pod::is_open(&json!(pod.spec)))
+                .count(),
+            open_by_override: rollout.is_some_and(|rollout| rollout.is_open() && !rollout.update_pending),
             rolling: rolling(sight.deployment().as_ref(), db.spec.data_nodes.replicas),
             failing: sight.pods.iter().find_map(failing),
             unscheduled: sight.pods.iter().find_map(unscheduled),
             store: store(&shards),
-            update_pending: plan
-                .rollout
-                .as_ref()
-                .is_some_and(|rollout| rollout.update_pending),
+            update_pending: rollout.is_some_and(|rollout| rollout.update_pending),
         }
     }
 
@@ -110,6 +125,7 @@ impl<'a> Facts<'a> {
             self.shards_ready(),
             self.store_reachable(),
             self.secrets(),
+            self.secured(),
             self.tls(),
         ];
         all.extend([ready, degraded]);
@@ -152,8 +168,8 @@ impl<'a> Facts<'a> {
         if let Some(refusal) = self.refusal {
             return not("Refused", refusal.0.clone());
         }
-        if let Credentials::Missing(what) = &self.sight.credentials {
-            return not("SecretMissing", what.clone());
+        if let Some(what) = self.sight.missing_secret() {
+            return not("SecretMissing", what.to_owned());
         }
         if self.hibernated() {
             return not("Hibernated", "dataNodes.replicas is 0".into());
@@ -241,11 +257,64 @@ impl<'a> Facts<'a> {
 
     fn secrets(&self) -> Verdict {
         let kind = conditions::SECRETS_RESOLVED;
-        match &self.sight.credentials {
-            Credentials::Unneeded => Verdict::new(kind, true, "NoneNeeded", ""),
-            Credentials::Found(_) => Verdict::new(kind, true, "Found", ""),
-            Credentials::Missing(what) => Verdict::new(kind, false, "SecretMissing", what.clone()),
+        if let Some(what) = self.sight.missing_secret() {
+            return Verdict::new(kind, false, "SecretMissing", what);
         }
+        match (&self.sight.credentials, &self.sight.admin_key) {
+            (Credentials::Unneeded, AdminKey::Unneeded) => Verdict::new(kind, true, "NoneNeeded", ""),
+            _ => Verdict::new(kind, true, "Found", ""),
+        }
+    }
+
+    /// As its pods are, not as they shall be.
+    fn secured(&self) -> Verdict {
+        let no = |reason, message: String| Verdict::new(conditions::SECURED, false, reason, message);
+        if self.sight.db.spec.security.clients == Clients::Open {
+            let message =
+                "spec.security.clients is Open: whoever reaches the Service reads and writes everything";
+            return no("Open", message.into());
+        }
+        if let Some(message) = self.stands_open() {
+            return no("DataNodesOpen", message);
+        }
+        let name = self.sight.name();
+        let message = format!(
+            "HTTPS and keys: the first key is in Secret {}, what to trust in Secret {}",
+            names::admin(name),
+            names::ca(name)
+        );
+        Verdict::new(conditions::SECURED, true, "KeysAndTLS", message)
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self.secured().status {
+            Some(true) => "https",
+            _ => "http",
+        }
+    }
+
+    /// Although it should not: which data nodes, and what to do about it.
+    fn stands_open(&self) -> Option<String> {
+        let deployment = self.sight.deployment();
+        let next_too = deployment.is_some_and(|live| pod::is_open(&json!(live.spec.template.spec)));
+        let who = match (self.open, next_too) {
+            (0, false) => return None,
+            (0, true) => "data nodes will answer".to_owned(),
+            (open, _) => format!("{open} data nodes answer"),
+        };
+        let how = if self.update_pending {
+            format!(
+                "set annotation {} to roll them, or spec.security.clients to Open to keep them so",
+                names::RESTARTED_AT
+            )
+        } else if self.sight.db.spec.paused {
+            "spec.paused keeps them so".to_owned()
+        } else if self.open_by_override {
+            "spec.dataNodes.podOverrides opens them".to_owned()
+        } else {
+            "they are being replaced".to_owned()
+        };
+        Some(format!("{who} whoever asks, over plain HTTP: {how}"))
     }
 
     /// Reconcile fails before it comes here when certificates cannot be made.

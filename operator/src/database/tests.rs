@@ -17,6 +17,7 @@ use rhumb_fake_api::FakeApi;
 
 mod rollout;
 mod running;
+mod security;
 mod tls;
 
 const RHUMB: &str = "/apis/rhumb.dev/v1alpha1/namespaces/prod";
@@ -143,10 +144,12 @@ impl World {
     }
 
     fn add_pod(&self, name: &str) {
-        let revision = self.get("Deployment")["metadata"]["annotations"][pod::REVISION].clone();
+        let deployment = self.get("Deployment");
+        let revision = deployment["metadata"]["annotations"][pod::REVISION].clone();
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": { "name": name, "labels": { "rhumb.dev/database": "words" }, "annotations": { pod::REVISION: revision } },
+            "spec": deployment["spec"]["template"]["spec"],
             "status": { "phase": "Running", "conditions": [{ "type": "ContainersReady", "status": "True" }] }
         });
         self.api.put(&format!("{CORE}/pods/{name}"), pod);
@@ -206,15 +209,35 @@ impl World {
     /// Two pods, every shard led, everything written.
     async fn serving() -> Self {
         let world = Self::new();
-        world.settle().await;
-        world.add_pod("a");
-        world.add_pod("b");
-        world.settle().await;
-        world.lead();
-        world.settle().await;
-        world.serve(2);
-        world.settle().await;
+        world.run().await;
         world
+    }
+
+    async fn run(&self) {
+        self.settle().await;
+        self.add_pod("a");
+        self.add_pod("b");
+        self.settle().await;
+        self.lead();
+        self.settle().await;
+        self.serve(2);
+        self.settle().await;
+    }
+
+    fn secret(&self, name: &str) -> Option<Secret> {
+        let found = self.api.get(&format!("{CORE}/secrets/{name}"))?;
+        Some(serde_json::from_value(found).expect("a Secret"))
+    }
+
+    /// Type and reason of each.
+    fn events(&self) -> Vec<(String, String)> {
+        let paths = self.api.paths();
+        let events = paths.iter().filter(|path| path.contains("/events/"));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        events
+            .map(|path| self.api.get(path).expect("listed"))
+            .map(|event| (text(&event["type"]), text(&event["reason"])))
+            .collect()
     }
 }
 
@@ -240,6 +263,7 @@ async fn a_new_database_gets_everything_it_needs() {
         format!("{CORE}/services/words-nodes"),
         format!("{CORE}/serviceaccounts/words-node"),
         format!("{CORE}/secrets/keys"),
+        format!("{CORE}/secrets/words-admin"),
         format!("{CORE}/secrets/words-ca"),
         format!("{CORE}/secrets/words-ca-key"),
         format!("{CORE}/secrets/words-node-tls"),

@@ -1,6 +1,9 @@
-//! Certificates between data nodes: an authority per database, and one certificate for all
-//! its nodes, renewed long before it expires.  Nodes read the mounted files again when they
-//! change; nothing restarts.
+//! Certificates of data nodes, for each other and for clients: an authority per database, and
+//! one certificate for all its nodes, renewed long before it expires.  Nodes read the mounted
+//! files again when they change; nothing restarts.
+//!
+//! Whoever has a certificate of this authority passes for a data node among them, so it signs
+//! for nobody else, and no client of the REST API is asked for one of it.
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::tz::TimeZone;
@@ -76,7 +79,7 @@ pub fn due(db: &VectorDatabase, found: &Secrets, now: Timestamp) -> Result<Vec<V
                 &names::ca(name),
                 "Opaque",
                 json!({}),
-                json!({ "ca.crt": bundle }),
+                json!({ names::CA_CERTIFICATE: bundle }),
             ));
             bundle
         }
@@ -178,7 +181,8 @@ fn issue(
     Ok((certificate, key.serialize_pem()))
 }
 
-/// Peers ask for the first; the others are what clients of the Service call it.
+/// Peers ask for the first; the others are what clients of the Service call it, the last two
+/// through `kubectl port-forward`.
 fn subject_names(db: &VectorDatabase) -> Vec<String> {
     let name = db.metadata.name.as_deref().unwrap_or_default();
     let namespace = db.metadata.namespace.as_deref().unwrap_or_default();
@@ -187,6 +191,9 @@ fn subject_names(db: &VectorDatabase) -> Vec<String> {
         name.to_owned(),
         format!("{name}.{namespace}"),
         format!("{name}.{namespace}.svc"),
+        format!("{name}.{namespace}.svc.cluster.local"),
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
     ]
 }
 

@@ -2,11 +2,13 @@
 //!
 //! A file holds it.  What it holds is made a valid admin key at each start, so that a key
 //! can be handed in (a Secret) or replaced; when it is missing and this process may make
-//! one, a new key is minted under an id of its own, and older ones stay as they are.
+//! one, a new key is minted under an id of its own, and older ones stay as they are.  A file
+//! that is somebody else's is looked at while the server runs, too.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rhumb_auth::{Directory, KeySpec, MintedKey, Name, Secret};
 
@@ -24,6 +26,7 @@ pub enum AdminKeyError {
 
 /// Of a key that was replaced in its file.
 const OVERLAP_MS: i64 = 60_000;
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The key, when it was made just now.
 pub async fn ensure(guard: &Guard, path: &Path, may_make: bool) -> Result<Option<MintedKey>, GuardError> {
@@ -31,14 +34,14 @@ pub async fn ensure(guard: &Guard, path: &Path, may_make: bool) -> Result<Option
         path: path.to_owned(),
         source,
     };
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let text = zeroize::Zeroizing::new(text);
-            let key = MintedKey::parse(text.trim()).ok_or_else(|| AdminKeyError::NoKey(path.to_owned()))?;
+    match read(path) {
+        Ok(key) => {
             make_valid(guard, &key).await?;
             Ok(None)
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && may_make => {
+        Err(AdminKeyError::File { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound && may_make =>
+        {
             let key = MintedKey::new(guard.new_id(), Secret::random());
             if let Some(home) = path.parent() {
                 let made = std::fs::DirBuilder::new()
@@ -52,8 +55,40 @@ pub async fn ensure(guard: &Guard, path: &Path, may_make: bool) -> Result<Option
             make_valid(guard, &key).await?;
             Ok(Some(key))
         }
-        Err(e) => Err(file(e).into()),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Follows the file, for ever: a key that is put there is valid without a restart.  One that
+/// stays there is left alone, also when somebody revoked it.
+pub async fn follow(guard: &Guard, path: &Path) {
+    let mut known: Option<MintedKey> = None;
+    loop {
+        let followed = match read(path) {
+            Ok(key) if known.as_ref() == Some(&key) => Ok(()),
+            Ok(key) => {
+                let valid = make_valid(guard, &key).await;
+                if valid.is_ok() && known.replace(key).is_some() {
+                    tracing::info!("a new admin key is valid");
+                }
+                valid
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = followed {
+            tracing::warn!(%error, "the admin key's file cannot be used");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn read(path: &Path) -> Result<MintedKey, AdminKeyError> {
+    let text = std::fs::read_to_string(path).map_err(|source| AdminKeyError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let text = zeroize::Zeroizing::new(text);
+    MintedKey::parse(text.trim()).ok_or_else(|| AdminKeyError::NoKey(path.to_owned()))
 }
 
 fn write(path: &Path, key: &MintedKey) -> std::io::Result<()> {

@@ -11,6 +11,7 @@ mod audit;
 mod issuers;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ pub struct Guard {
     pub logins: Semaphore,
     pub audit: Audit,
     pub audit_reads: bool,
+    /// The admin key's file, when others write it.
+    admin_key: Option<PathBuf>,
     clock: Clock,
     ids: Ids,
 }
@@ -136,6 +139,7 @@ impl Guard {
             logins: Semaphore::new(LOGINS),
             audit,
             audit_reads: settings.audit_reads,
+            admin_key: (!settings.makes_admin_key).then(|| settings.admin_key.clone()),
             clock: clock.clone(),
             ids: ids.clone(),
         });
@@ -152,6 +156,15 @@ impl Guard {
                 () = guard.look() => {}
             }
         });
+        if let Some(path) = self.admin_key.clone() {
+            let (guard, stopping) = (self.clone(), tasks.stopping().clone());
+            tasks.spawn("admin key", OnExit::Stop, async move {
+                tokio::select! {
+                    () = stopping.cancelled() => {}
+                    () = admin_key::follow(&guard, &path) => {}
+                }
+            });
+        }
         let (guard, stopping) = (self.clone(), tasks.stopping().clone());
         tasks.spawn("uses of keys", OnExit::Stop, async move {
             while !stopping.is_cancelled() {

@@ -68,6 +68,11 @@ impl Caller {
         }
     }
 
+    /// As a node that asks for no keys calls everybody: one that does must not serve for it.
+    fn is_anybody(&self) -> bool {
+        self.identity.subject == Subject::anybody()
+    }
+
     pub fn is_scoped(&self) -> bool {
         self.row_filter.is_some()
     }
@@ -153,7 +158,8 @@ pub async fn serve(
         let caller = passport
             .as_ref()
             .filter(|_| is_passed_on)
-            .and_then(Caller::from_passport);
+            .and_then(Caller::from_passport)
+            .filter(|caller| !caller.is_anybody());
         let Some(caller) = caller else {
             let refusal = unauthenticated("the peer does not say who asks");
             return refuse(app, request, refusal, request_id);
@@ -402,7 +408,14 @@ mod tests {
         let arrived = Caller::from_passport(&sent.passport().expect("a header")).expect("read");
         assert_eq!(arrived.mark(), sent.mark());
         assert!(arrived.is_scoped() && arrived.identity.grants.is_empty());
+        assert!(!arrived.is_anybody());
         assert!(Caller::from_passport(&HeaderValue::from_static("eyJ9")).is_none());
+    }
+
+    #[test]
+    fn whoever_comes_through_an_open_node_is_known_as_such() {
+        let sent = Caller::anybody().passport().expect("a header");
+        assert!(Caller::from_passport(&sent).expect("read").is_anybody());
     }
 
     #[test]

@@ -164,7 +164,7 @@ async fn speaks_plainly(stream: &TcpStream) -> bool {
 async fn turn_away(mut stream: TcpStream) {
     const BODY: &str = "{\"type\":\"urn:rhumb:problem:malformed\",\"title\":\"The request has not the shape this route takes\",\
         \"status\":400,\"detail\":\"this server speaks HTTPS only\",\"code\":\"malformed\",\
-        \"hint\":\"use https://, and trust tls/ca.crt of the server's home\",\"request_id\":\"-\"}\n";
+        \"hint\":\"use https://, and trust tls/ca.crt of the server's home or ca.crt of the Secret <database>-ca\",\"request_id\":\"-\"}\n";
     let answer = format!(
         "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{BODY}",

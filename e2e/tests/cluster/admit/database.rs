@@ -22,10 +22,23 @@ async fn the_plainest_database_is_accepted_and_defaults_are_filled_in() {
     assert_eq!(spec["sharding"], json!({ "count": 4, "followers": 1 }));
     assert_eq!(spec["lease"]["durationSeconds"], 4);
     assert_eq!(spec["networkPolicy"]["enabled"], true);
+    assert_eq!(spec["security"]["clients"], "Secured");
     assert_eq!(
         spec["objectStore"]["credentials"]["secretRef"]["accessKeyIdKey"],
         "access-key-id"
     );
+}
+
+#[tokio::test]
+async fn clients_are_secured_or_open_and_nothing_between() {
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
+    assert_accepted(&cluster, &a_database(&[("spec.security.clients", json!("Open"))])).await;
+    for clients in [json!("open"), json!("Everybody"), json!(false)] {
+        let object = a_database(&[("spec.security.clients", clients)]);
+        assert_refused(&cluster, &object, &["spec.security.clients"]).await;
+    }
 }
 
 #[tokio::test]

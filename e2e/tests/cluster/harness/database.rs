@@ -1,18 +1,19 @@
 //! A `VectorDatabase`: asked for, waited for, looked into.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use rhumb_crds::{Shard, VectorDatabase, conditions, names};
-use rhumb_e2e::Client;
 use rhumb_e2e::process::free_port;
+use rhumb_e2e::{Client, Secured};
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
@@ -37,7 +38,8 @@ pub struct Database<'a> {
 }
 
 impl<'a> Database<'a> {
-    /// Two data nodes over a folder of its own; nothing is applied yet.
+    /// Two data nodes over a folder of its own, open unless it says otherwise; nothing is
+    /// applied yet.
     pub async fn new(cluster: &'a Cluster, namespace: &str, name: &str) -> Self {
         let endpoint = std::env::var("RHUMB_E2E_S3").unwrap_or(DEFAULT_ENDPOINT.into());
         let image = cluster
@@ -54,7 +56,8 @@ impl<'a> Database<'a> {
                     "credentials": { "secretRef": { "name": "s3-credentials" } }
                 },
                 "dataNodes": { "replicas": 2, "terminationGracePeriodSeconds": 10, "cache": { "size": "256Mi" } },
-                "sharding": { "count": 2 }
+                "sharding": { "count": 2 },
+                "security": { "clients": "Open" }
             }
         });
         Self {
@@ -70,6 +73,11 @@ impl<'a> Database<'a> {
     pub fn with(mut self, path: &str, value: Value) -> Self {
         put(&mut self.manifest, path, value);
         self
+    }
+
+    /// As the default has it.
+    pub fn secured(self) -> Self {
+        self.with("spec.security", json!({ "clients": "Secured" }))
     }
 
     pub async fn apply(&self) {
@@ -255,22 +263,57 @@ impl<'a> Database<'a> {
             .clone()
     }
 
-    /// Through the Service.
+    /// Through the Service; with the admin key where keys are asked for.
     pub async fn client(&self) -> Client {
-        let url = wait_for("the Service has an address", SOON, async || self.url().await).await;
-        Client::impatient(&url, PATIENCE).expect("a client")
+        let at = wait_for("the Service has an address", SOON, async || self.address().await).await;
+        self.client_at(at).await
     }
 
     /// Past the Service, at one pod.
     pub async fn client_of(&self, pod: &Pod) -> Client {
-        let url = if self.cluster.has_machine() {
+        let at = if self.cluster.has_machine() {
             let ip = objects::ip(pod).expect("a pod that runs has an address");
-            format!("http://{ip}:{}", names::CLIENT_PORT)
+            format!("{ip}:{}", names::CLIENT_PORT)
+                .parse()
+                .expect("an address")
         } else {
             self.forward(&format!("pod/{}", pod.name_any()))
                 .expect("forwarded")
         };
-        Client::impatient(&url, PATIENCE).expect("a client")
+        self.client_at(at).await
+    }
+
+    async fn client_at(&self, at: SocketAddr) -> Client {
+        let client = match self.access(at).await.expect("the Secrets of a secured database") {
+            Some(secured) => Client::secured(secured, PATIENCE),
+            None => Client::impatient(&format!("http://{at}"), PATIENCE),
+        };
+        client.expect("a client")
+    }
+
+    /// What the operator gives to whoever shall speak to it; `None` when it is open.
+    async fn access(&self, at: SocketAddr) -> Result<Option<Secured>> {
+        if self.manifest["spec"]["security"]["clients"] != "Secured" {
+            return Ok(None);
+        }
+        Ok(Some(Secured {
+            ca: self.secret(&names::ca(&self.name), names::CA_CERTIFICATE).await?,
+            name: format!("{}.{}.svc", self.name, self.namespace),
+            at,
+            key: Some(self.admin_key().await?),
+        }))
+    }
+
+    pub async fn admin_key(&self) -> Result<String> {
+        let key = self.secret(&names::admin(&self.name), names::ADMIN_KEY).await?;
+        Ok(String::from_utf8(key)?)
+    }
+
+    pub async fn secret(&self, name: &str, key: &str) -> Result<Vec<u8>> {
+        let secrets: Api<Secret> = self.cluster.namespaced(&self.namespace);
+        let data = secrets.get(name).await?.data.unwrap_or_default();
+        let value = data.get(key).with_context(|| format!("{name} has no {key}"))?;
+        Ok(value.0.clone())
     }
 
     /// One for each pod that is ready.
@@ -283,32 +326,32 @@ impl<'a> Database<'a> {
         clients
     }
 
-    async fn url(&self) -> Result<String> {
+    pub async fn address(&self) -> Result<SocketAddr> {
         if !self.cluster.has_machine() {
             return self.forward(&format!("service/{}", self.name));
         }
         let services: Api<Service> = self.cluster.namespaced(&self.namespace);
         let spec = services.get(&self.name).await?.spec.context("no spec")?;
         let ip = spec.cluster_ip.context("no address yet")?;
-        Ok(format!("http://{ip}:{}", names::CLIENT_PORT))
+        Ok(format!("{ip}:{}", names::CLIENT_PORT).parse()?)
     }
 
     /// For clusters whose network is not this machine's.
-    fn forward(&self, target: &str) -> Result<String> {
+    fn forward(&self, target: &str) -> Result<SocketAddr> {
         let mut forwards = self.forwards.lock().expect("nobody panics with it");
         if let Some(known) = forwards.get(target) {
-            return Ok(known.url.clone());
+            return Ok(known.at);
         }
         let forward = Forward::start(self.cluster, &self.namespace, target)?;
-        let url = forward.url.clone();
+        let at = forward.at;
         forwards.insert(target.to_owned(), forward);
-        Ok(url)
+        Ok(at)
     }
 }
 
 /// `kubectl port-forward`, started again whenever it ends.
 struct Forward {
-    url: String,
+    at: SocketAddr,
     task: AbortHandle,
 }
 
@@ -331,7 +374,7 @@ impl Forward {
             }
         });
         Ok(Self {
-            url: format!("http://127.0.0.1:{port}"),
+            at: SocketAddr::from(([127, 0, 0, 1], port)),
             task: task.abort_handle(),
         })
     }

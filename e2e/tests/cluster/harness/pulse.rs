@@ -41,11 +41,7 @@ impl Pulse {
         })
         .await;
         let beats = Arc::default();
-        let task = tokio::spawn(beat(
-            client.base().to_owned(),
-            collection.to_owned(),
-            Arc::clone(&beats),
-        ));
+        let task = tokio::spawn(beat(client.clone(), collection.to_owned(), Arc::clone(&beats)));
         let pulse = Self {
             beats,
             task: task.abort_handle(),
@@ -85,13 +81,13 @@ impl Drop for Pulse {
     }
 }
 
-async fn beat(url: String, collection: String, beats: Arc<Mutex<Vec<Beat>>>) {
+async fn beat(like: Client, collection: String, beats: Arc<Mutex<Vec<Beat>>>) {
     let path = format!("/v1/collections/{collection}/documents");
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for n in 0_u64.. {
         ticks.tick().await;
-        let Ok(client) = Client::impatient(&url, PATIENCE) else {
+        let Ok(client) = like.within(PATIENCE) else {
             continue;
         };
         let sent = Instant::now();

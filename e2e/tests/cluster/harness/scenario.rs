@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{Cluster, Database, dump};
 
 const SHARED: &str = "e2e-shared";
+const SECURED: &str = "e2e-secured";
 
 pub struct Scenario<'a> {
     pub cluster: &'a Cluster,
@@ -48,6 +49,19 @@ pub async fn with_shared_database(cluster: &Cluster, body: impl AsyncFnOnce(&Dat
     watched(cluster, SHARED, async || {
         let database = Database::new(cluster, SHARED, "shared").await;
         let database = database.with("spec.sharding.count", 4.into());
+        database.apply().await;
+        database.ready().await;
+        database.settled().await;
+        body(&database).await;
+    })
+    .await;
+}
+
+/// The same for scenarios about keys and TLS: two data nodes, two shards.
+pub async fn with_secured_database(cluster: &Cluster, body: impl AsyncFnOnce(&Database<'_>)) {
+    prepare(cluster, SECURED).await;
+    watched(cluster, SECURED, async || {
+        let database = Database::new(cluster, SECURED, "secured").await.secured();
         database.apply().await;
         database.ready().await;
         database.settled().await;

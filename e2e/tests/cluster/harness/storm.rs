@@ -59,7 +59,7 @@ pub async fn storm(database: &Database<'_>, name: &str, fault: impl AsyncFnOnce(
     let mut rng = StdRng::seed_from_u64(seed);
     let run = format!("{name}-{:06x}", rand::random_range(0..0x100_0000));
     let client = database.client().await;
-    let patient = Client::new(client.base()).expect("a client");
+    let patient = client.patient().expect("a client");
     let pulses = pulses(&client, &run).await;
     let worlds = [
         World::create_slow(&patient, &format!("{run}-one"), 1, SLOWNESS)

@@ -48,7 +48,9 @@ async fn a_database_that_serves_says_so_in_every_condition() {
         assert_eq!(status.nodes.as_deref(), Some("2/2"));
         assert_eq!(status.shards_led.as_deref(), Some("4/4"));
         let endpoint = format!("http://shared.{}.svc:7480", database.namespace);
-        assert_eq!(status.endpoint, Some(endpoint));
+        assert_eq!(status.endpoints.rest, Some(endpoint));
+        let secured = conditions::find(&status.conditions, conditions::SECURED);
+        assert_eq!(secured.expect("always said").reason, "Open");
         assert!(status.database_uid.is_some_and(|uid| !uid.is_empty()));
     })
     .await;

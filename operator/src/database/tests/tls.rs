@@ -14,11 +14,7 @@ struct Identity {
 }
 
 fn data(world: &World, secret: &str, key: &str) -> Vec<u8> {
-    let secret = world
-        .api
-        .get(&format!("{CORE}/secrets/{secret}"))
-        .expect("a secret");
-    let secret: Secret = serde_json::from_value(secret).expect("a secret");
+    let secret = world.secret(secret).expect("a secret");
     secret.data.expect("data")[key].0.clone()
 }
 
@@ -87,7 +83,14 @@ async fn world() -> World {
 async fn nodes_trust_each_other_and_nobody_else() {
     let (world, stranger) = (world().await, world().await);
     shake_hands(identity(&world), identity(&world), "words-nodes.prod.svc").expect("peers");
-    shake_hands(identity(&world), identity(&world), "words.prod.svc").expect("the Service");
+    for service in [
+        "words",
+        "words.prod.svc",
+        "words.prod.svc.cluster.local",
+        "localhost",
+    ] {
+        shake_hands(identity(&world), identity(&world), service).expect("the Service");
+    }
     shake_hands(identity(&world), identity(&world), "other-nodes.prod.svc")
         .expect_err("another database's name");
     shake_hands(identity(&world), identity(&stranger), "words-nodes.prod.svc")
