@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rhumb over HTTP beside faiss and hnswlib in one process: speed and recall, in one run.
+"""Rhumb over HTTP beside Qdrant's engine, faiss and hnswlib in one process: speed and recall, in one run.
 
     e2e/compare/run.sh [--rows 100000 --dim 384] [--base B.f32 --queries Q.f32 --dim 384]
 
@@ -18,8 +18,8 @@ args.add_argument("--queries", help="queries as little-endian f32")
 args.add_argument("--fresh", type=float, default=0.17, help="share of rows that come after the index")
 args.add_argument("--recall", type=float, default=0.95)
 args.add_argument("--seconds", type=float, default=4)
-args.add_argument("--peers", default="faiss,hnswlib")
-args.add_argument("--skip", default="", help="of: filters,fresh,restart,load,recall")
+args.add_argument("--peers", default="qdrant,faiss,hnswlib")
+args.add_argument("--skip", default="", help="of: rhumb,filters,fresh,restart,load,recall")
 args.add_argument("--server", required=True, help="the rhumb binary")
 args.add_argument("--replay", required=True, help="the replay binary")
 args.add_argument("--store")
@@ -277,8 +277,57 @@ def hnswlib_peer():
     say(f"hnswlib M16: none recall {found:.4f}  {qps:7,.0f} QPS (in process, ef {setting})")
 
 
+def qdrant_peer():
+    """Qdrant's engine in this process (its edge edition): int8 in memory, searched on one core."""
+    import qdrant_edge as qd
+
+    folder = tempfile.mkdtemp(prefix="qdrant-compare-")
+    config = qd.EdgeConfig(
+        vectors=qd.EdgeVectorParams(size=A.dim, distance=qd.Distance.Cosine),
+        hnsw_config=qd.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=1),
+        quantization_config=qd.ScalarQuantizationConfig(type=qd.ScalarType.Int8, quantile=0.99, always_ram=True),
+        optimizers=qd.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=1000),
+        max_search_threads=1,
+    )
+    shard = qd.EdgeShard.create(folder, config)
+    for field in ("u", "c"):
+        shard.update(qd.UpdateOperation.create_field_index(field, qd.PayloadSchemaType.Integer))
+
+    def load(first, end):
+        for i in range(first, end, 1000):
+            rows = range(i, min(i + 1000, end))
+            points = [qd.Point(n, XN[n].tolist(), {"u": int(uniform[n]), "c": int(correlated[n])}) for n in rows]
+            shard.update(qd.UpdateOperation.upsert_points(points))
+
+    load(0, N)
+    begun = time.process_time()
+    shard.optimize()
+    say(f"qdrant engine int8: indexed in {time.process_time() - begun:.1f} CPU s")
+
+    def compared(label, rows):
+        for name, (filter_, mask) in FILTERS.items():
+            chosen = None
+            if filter_:
+                (field, rule), = filter_.items()
+                bounds = {k[1:]: v for k, v in rule.items()} if isinstance(rule, dict) else {"gte": rule, "lte": rule}
+                chosen = qd.Filter(must=[qd.FieldCondition(key=field, range=qd.RangeFloat(**bounds))])
+
+            def search(q, ef):
+                params = qd.SearchParams(hnsw_ef=ef, quantization=qd.QuantizationSearchParams(rescore=True, oversampling=1.0))
+                return [hit.id for hit in shard.search(qd.SearchRequest(query=qd.Query.Nearest(q.tolist()), limit=K, filter=chosen, params=params))]
+
+            setting, found, qps = sufficient(search, truth(rows, mask), EFFORTS)
+            say(f"qdrant engine int8: {label}{name:16} recall {found:.4f}  {qps:7,.0f} QPS (in process, ef {setting})")
+
+    compared("", N)
+    if "fresh" not in A.skip and TOTAL > N:
+        load(N, TOTAL)
+        compared("17 % fresh, ", TOTAL)
+
+
 say(f"{N:,} x {A.dim} and {TOTAL - N:,} more, {len(Q)} queries, recall {A.recall}")
-rhumb()
+if "rhumb" not in A.skip:
+    rhumb()
 os.sched_setaffinity(0, {CORE})
 for peer in filter(None, A.peers.split(",")):
-    {"faiss": faiss_peer, "hnswlib": hnswlib_peer}[peer]()
+    {"faiss": faiss_peer, "hnswlib": hnswlib_peer, "qdrant": qdrant_peer}[peer]()

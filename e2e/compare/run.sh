@@ -5,9 +5,9 @@ cd "$(dirname "$0")/../.."
 
 target="${CARGO_TARGET_DIR:-$HOME/.cache/rhumb/target}"
 venv="$HOME/.cache/rhumb/compare"
-if [ ! -x "$venv/bin/python" ]; then
+if ! "$venv/bin/python" -c "import numpy, faiss, hnswlib, qdrant_edge" 2>/dev/null; then
     python3 -m venv "$venv"
-    "$venv/bin/pip" install -q numpy faiss-cpu hnswlib
+    "$venv/bin/pip" install -q numpy faiss-cpu hnswlib qdrant-edge-py
 fi
 CARGO_TARGET_DIR="$target" cargo build -q -p rhumb
 CARGO_TARGET_DIR="$target/light" cargo build -q -p rhumb-e2e --bin replay
