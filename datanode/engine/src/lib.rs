@@ -18,6 +18,7 @@ mod judge;
 mod lance_store;
 mod lead;
 mod partition;
+mod parts;
 mod pinned;
 mod raw;
 mod reading;

@@ -40,6 +40,29 @@ enum Passing {
 }
 
 impl RowMask {
+    /// The live rows that are wanted.
+    pub(crate) fn choose(snapshot: &Snapshot, mut wanted: impl FnMut(RowRef) -> bool) -> Self {
+        let mut chosen = Self {
+            parts: Vec::new(),
+            count: 0,
+        };
+        for (id, live) in snapshot.parts() {
+            let len = live.words() * u64::BITS as usize;
+            let rows = Bits::from_fn(len, |at| {
+                let ordinal = at as u32;
+                live.get(ordinal) && wanted(RowRef::new(id, ordinal))
+            });
+            chosen.count += live.count_among(rows.words());
+            chosen.parts.push(Part {
+                id,
+                passing: Passing::Fresh(Arc::new(rows)),
+                live: live.clone(),
+            });
+        }
+        chosen.parts.sort_unstable_by_key(|part| part.id);
+        chosen
+    }
+
     /// Counted when the mask was made.
     pub fn count(&self) -> u64 {
         self.count

@@ -256,7 +256,7 @@ impl Snapshot {
         (row.ordinal < segment.len()).then_some(segment)
     }
 
-    fn parts(&self) -> impl Iterator<Item = (SegmentId, &LiveBits)> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (SegmentId, &LiveBits)> {
         let sealed = self.sealed.iter().map(|sealed| (sealed.id, &sealed.live));
         sealed.chain(self.fresh.iter().map(|group| (group.id, &group.live)))
     }

@@ -101,7 +101,7 @@ impl Indexer {
             if Grid::supports(ty) && ty.index == VectorIndex::Auto {
                 self.lists(field, ty).await?;
             }
-            self.save_codes(field).await?;
+            self.save_codes(field, ty).await?;
         }
         self.texts().await
     }
@@ -116,7 +116,7 @@ impl Indexer {
         let (shared, of) = (self.shared.clone(), fields.clone());
         self.quietly("fresh texts", move |_| shared.view.index_texts(&of))
             .await?;
-        let (pinned, files) = (self.shared.pin(), &self.shared.files);
+        let (pinned, files) = (self.shared.pin().quietly(), &self.shared.files);
         let Some(base) = &pinned.base else { return Ok(()) };
         for sealed in pinned.snapshot.segments() {
             let segment = sealed.segment();
@@ -139,7 +139,7 @@ impl Indexer {
         let Some(grid) = self.grid(field, ty).await? else {
             return Ok(());
         };
-        let pinned = self.shared.pin();
+        let pinned = self.shared.pin().quietly();
         for segment in pinned.snapshot.missing_lists(field.as_str(), &grid) {
             self.segment_lists(&pinned, &segment, field, ty, &grid).await?;
         }
@@ -230,24 +230,19 @@ impl Indexer {
         ty: &VectorType,
         grid: &Arc<Grid>,
     ) -> Result<Lists, EngineError> {
-        // A chunk is assigned on a quiet thread while the next one is being read.
-        let mut builder = ListsBuilder::new(grid.clone(), segment.len());
-        let (chunks, mut arriving) = tokio::sync::mpsc::channel::<Vec<(u32, Vector)>>(1);
-        let reading = pinned.segment_vectors(segment, field, ty, chunks);
-        let building = self.quietly("lists", move |cancel| {
-            while let Some(chunk) = arriving.blocking_recv() {
-                for (ordinal, vector) in &chunk {
-                    builder.push(*ordinal, Some(vector))?;
-                }
-                if cancel() {
-                    return Err(ViewError::Cancelled);
-                }
-            }
-            Ok(builder.finish())
-        });
-        let (read, lists) = tokio::join!(reading, building);
-        read?;
-        lists
+        let (grid, stop, ty) = (grid.clone(), self.stop.clone(), *ty);
+        let rows = segment.len();
+        pinned
+            .built(segment, vec![rows::column_name(field).into()], move |arriving| {
+                let mut builder = ListsBuilder::new(grid, rows);
+                arriving.each_vector(&ty, |ordinal, vector| match vector {
+                    _ if stop.is_cancelled() => Err(ViewError::Cancelled),
+                    Some(vector) => builder.push(ordinal, Some(&vector)),
+                    None => Ok(()),
+                })?;
+                Ok(builder.finish())
+            })
+            .await
     }
 
     async fn fresh_lists(&self, field: &FieldName, list: ListFresh) -> Result<(), EngineError> {
@@ -366,18 +361,24 @@ impl Indexer {
         Ok(())
     }
 
-    async fn save_codes(&self, field: &FieldName) -> Result<(), EngineError> {
-        let pinned = self.shared.pin();
+    /// Of segments that nobody has searched too: whoever is the first loads them.
+    async fn save_codes(&self, field: &FieldName, ty: &VectorType) -> Result<(), EngineError> {
+        let pinned = self.shared.pin().quietly();
         let Some(base) = &pinned.base else { return Ok(()) };
         for sealed in pinned.snapshot.segments() {
             let segment = sealed.segment();
             let name = FileName::codes(base, segment.fragment(), &rows::column_name(field));
-            if let (Some(name), true) = (name, worth_saving(segment))
-                && !self.shared.files.has(&name).await?
-                && let Some(codes) = segment.codes(field.as_str())
-            {
-                self.shared.files.write(&name, codes.to_bytes()).await?;
+            let Some(name) = name.filter(|_| worth_saving(segment)) else {
+                continue;
+            };
+            if self.shared.files.has(&name).await? {
+                continue;
             }
+            let codes = match segment.codes(field.as_str()) {
+                Some(codes) => codes,
+                None => Arc::new(pinned.made_codes(segment, field, ty).await?),
+            };
+            self.shared.files.write(&name, codes.to_bytes()).await?;
         }
         Ok(())
     }

@@ -3,10 +3,12 @@
 //! Opening claims the epoch, fences, replays and only then serves (P14); `recover.rs` does
 //! that.  Closing ends both tasks; the log keeps what was not merged yet.
 
+mod flush;
 mod group;
 mod index;
 pub mod maintain;
 mod memtable;
+mod merge;
 mod merge_policy;
 mod pace;
 mod recover;
@@ -234,6 +236,7 @@ impl Shared {
             files: self.files.clone(),
             raws: self.raws.clone(),
             position: *self.position.borrow(),
+            quiet: false,
         };
         (pinned, found)
     }

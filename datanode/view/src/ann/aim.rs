@@ -210,6 +210,12 @@ impl Lists {
         (self.starts[list] as usize, self.starts[list + 1] as usize)
     }
 
+    /// Ordinals of a list's rows.
+    pub(crate) fn rows_of(&self, list: usize) -> &[u32] {
+        let (start, end) = self.range(list);
+        &self.ordinals[start..end]
+    }
+
     pub(crate) fn strays(&self) -> &[u32] {
         &self.strays
     }

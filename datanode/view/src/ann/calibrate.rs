@@ -33,12 +33,24 @@ impl Limits {
 }
 
 /// What limits reach what recall, per grid.
+///
+/// Under a filter the best rows left are further away and in more lists, and each of them
+/// needs less reach: a search that went as far as an unfiltered one must would go nearly
+/// everywhere.  What counts is how many rows pass *where the query is*: a filter that goes
+/// with the vectors may keep all of its neighbours, or none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
-    /// By recall, ascending.
-    levels: Vec<(f32, Limits)>,
+    /// By the share of rows nearby that pass, descending; the first is of all rows.
+    classes: Vec<Class>,
     /// Live rows when it was measured; 0 for the shipped one.
     rows: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Class {
+    share: f32,
+    /// By recall, ascending.
+    levels: Vec<(f32, Limits)>,
 }
 
 /// Recalls that limits are kept for; anything above the last is searched exactly.
@@ -61,7 +73,7 @@ const IN_HAND: f32 = 0.35;
 /// What an effort, which names no recall, takes its margin from.
 const ORDINARY_RECALL: f32 = 0.95;
 
-const MAGIC: &[u8; 4] = b"RhCa";
+const MAGIC: &[u8; 4] = b"RhCb";
 
 impl Calibration {
     /// For fields that nobody has measured yet: on the far side.
@@ -75,18 +87,31 @@ impl Calibration {
             (0.97, 0.7, 1.6),
             (0.99, 0.8, 2.0),
         ];
-        Self {
+        let class = Class {
+            share: 1.0,
             levels: levels.map(level).into(),
+        };
+        Self {
+            classes: vec![class],
             rows: 0,
         }
     }
 
-    /// `found` says what share of the hits a search within some limits finds.
-    pub(crate) fn measured<E>(
-        rows: u64,
+    pub(crate) fn new(rows: u64) -> Self {
+        Self {
+            classes: Vec::new(),
+            rows,
+        }
+    }
+
+    /// Adds the class of searches near which a `share` of the rows pass: all of them
+    /// first, then fewer and fewer.  `found` says what share of the hits a search within some limits finds.
+    pub(crate) fn measure<E>(
+        &mut self,
+        share: f32,
         needed: &mut Needed,
         mut found: impl FnMut(Limits) -> Result<f32, E>,
-    ) -> Result<Self, E> {
+    ) -> Result<(), E> {
         needed.sort();
         let mut curve: Vec<(f32, Limits)> = Vec::new();
         for promised in PROMISES {
@@ -101,10 +126,11 @@ impl Calibration {
             }
         }
         let level = |recall: f32| Some((recall, on_curve(&curve, target(recall))?));
-        Ok(Self {
+        self.classes.push(Class {
+            share,
             levels: LEVELS.into_iter().filter_map(level).collect(),
-            rows,
-        })
+        });
+        Ok(())
     }
 
     /// Live rows when it was measured; 0 for the shipped one.
@@ -112,58 +138,59 @@ impl Calibration {
         self.rows
     }
 
-    /// `None` means that only an exact search is sure to reach it.
-    pub(crate) fn limits(&self, accuracy: Accuracy) -> Option<Limits> {
+    /// For a search near which a `share` of the rows pass.  `None` means that only an exact
+    /// one is sure to reach the recall.
+    pub(crate) fn limits(&self, accuracy: Accuracy, share: f32) -> Option<Limits> {
         let wanted = match accuracy {
             Accuracy::Exact => return None,
             Accuracy::Effort(_) => ORDINARY_RECALL,
             Accuracy::Recall(recall) => recall,
         };
-        let above = self.levels.iter().position(|(recall, _)| *recall >= wanted)?;
-        let (high, upper) = self.levels[above];
-        let Some((low, lower)) = above.checked_sub(1).map(|below| self.levels[below]) else {
-            return Some(upper);
-        };
-        Some(lower.towards(upper, (wanted - low) / (high - low)))
+        // Of the least share that is enough: between two of them anything may happen, as when
+        // a cluster has just k rows left.
+        let share = share.min(1.0);
+        let classes = self.classes.iter().rev().filter(|class| class.share >= share);
+        classes.filter_map(|class| on_curve(&class.levels, wanted)).next()
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::new(MAGIC);
         writer.u64(self.rows);
-        writer.f32s(&self.levels.iter().map(|(recall, _)| *recall).collect::<Vec<_>>());
-        writer.f32s(
-            &self
-                .levels
-                .iter()
-                .map(|(_, limits)| limits.reach)
-                .collect::<Vec<_>>(),
-        );
-        writer.f32s(
-            &self
-                .levels
-                .iter()
-                .map(|(_, limits)| limits.margin)
-                .collect::<Vec<_>>(),
-        );
+        writer.u32(self.classes.len() as u32);
+        for class in &self.classes {
+            let column = |of: fn(&(f32, Limits)) -> f32| class.levels.iter().map(of).collect::<Vec<_>>();
+            writer.f32(class.share);
+            writer.f32s(&column(|(recall, _)| *recall));
+            writer.f32s(&column(|(_, limits)| limits.reach));
+            writer.f32s(&column(|(_, limits)| limits.margin));
+        }
         writer.finish()
     }
 
     /// `Damaged` unless the bytes are a whole calibration of this version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ViewError> {
         let mut reader = Reader::new("calibration", MAGIC, bytes)?;
-        let rows = reader.u64()?;
+        let (rows, classes) = (reader.u64()?, reader.u32()?);
+        let classes = (0..classes)
+            .map(|_| Class::read(&mut reader))
+            .collect::<Result<Vec<_>, _>>()?;
+        reader.check(classes.first().is_some_and(|class| class.share == 1.0))?;
+        reader.check(classes.is_sorted_by(|a, b| a.share > b.share && b.share > 0.0))?;
+        reader.finish()?;
+        Ok(Self { classes, rows })
+    }
+}
+
+impl Class {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ViewError> {
+        let share = reader.f32()?;
         let (recalls, reaches, margins) = (reader.f32s()?, reader.f32s()?, reader.f32s()?);
         reader.check(recalls.len() == reaches.len() && recalls.len() == margins.len())?;
         reader.check(recalls.is_sorted_by(|a, b| a < b))?;
-        reader.finish()?;
-        let limits = reaches
-            .into_iter()
-            .zip(margins)
-            .map(|(reach, margin)| Limits { reach, margin });
-        Ok(Self {
-            levels: recalls.into_iter().zip(limits).collect(),
-            rows,
-        })
+        let limits = reaches.into_iter().zip(margins);
+        let limits = limits.map(|(reach, margin)| Limits { reach, margin });
+        let levels = recalls.into_iter().zip(limits).collect();
+        Ok(Self { share, levels })
     }
 }
 

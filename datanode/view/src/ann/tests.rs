@@ -201,7 +201,7 @@ fn training_and_listing_take_any_finite_vector() {
                 if let Some(aim) = Aim::new(&grid, query) {
                     let limits = grid
                         .calibration()
-                        .limits(Accuracy::Recall(0.95))
+                        .limits(Accuracy::Recall(0.95), 1.0)
                         .expect("shipped");
                     let reach = vec![1.0; grid.lists()];
                     assert!(
@@ -245,8 +245,9 @@ fn more_recall_never_looks_at_less() {
     };
     // Searches that find a little more the further they go, up to all but some.
     let found = |limits: Limits| Ok::<_, ()>(0.3 + 0.6985 * limits.reach);
-    let measured = Calibration::measured(50, &mut needed, found).expect("nothing fails");
-    let limits = |recall: f32| measured.limits(Accuracy::Recall(recall));
+    let mut measured = Calibration::new(50);
+    measured.measure(1.0, &mut needed, found).expect("nothing fails");
+    let limits = |recall: f32| measured.limits(Accuracy::Recall(recall), 1.0);
     let mut last = limits(0.01).expect("low");
     for recall in 1..=99 {
         let next = limits(recall as f32 / 100.0).expect("within the table");
@@ -258,5 +259,30 @@ fn more_recall_never_looks_at_less() {
         None,
         "above the table only exact searches are sure"
     );
-    assert_eq!(measured.limits(Accuracy::Exact), None);
+    assert_eq!(measured.limits(Accuracy::Exact, 1.0), None);
+}
+
+#[test]
+fn the_fewer_rows_pass_nearby_the_more_their_class_counts() {
+    let needing = |reach: f32| Needed {
+        reaches: vec![reach; 100],
+        margins: vec![1.0; 100],
+    };
+    let all = |_| Ok::<_, ()>(1.0);
+    let mut measured = Calibration::new(50);
+    for (share, reach) in [(1.0, 0.8), (0.1, 0.4)] {
+        measured
+            .measure(share, &mut needing(reach), all)
+            .expect("nothing fails");
+    }
+    assert_eq!(
+        Calibration::from_bytes(&measured.to_bytes()),
+        Ok(measured.clone())
+    );
+    let reach = |share: f32| {
+        let limits = measured.limits(Accuracy::Recall(0.9), share).expect("measured");
+        (limits.reach * 100.0).round() as u32
+    };
+    assert_eq!((reach(1.0), reach(0.11)), (80, 80));
+    assert_eq!((reach(0.1), reach(0.0)), (40, 40));
 }

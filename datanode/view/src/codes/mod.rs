@@ -19,6 +19,7 @@ use rhumb_core::{Vector, VectorType};
 
 use crate::bits::Bits;
 use crate::error::ViewError;
+use crate::kernels::prefetch;
 use crate::score::Scorer;
 
 #[derive(Debug)]
@@ -44,6 +45,19 @@ pub(crate) struct Scaled {
     pub(crate) rows: Vec<ScaledRow>,
     /// The codes are the vectors: a scan can score its finalists itself.
     pub(crate) exact: bool,
+}
+
+impl Scaled {
+    /// A row's codes and figures are about to be read.
+    #[inline]
+    pub(crate) fn prefetch(&self, row: u32) {
+        let row = row as usize;
+        let (codes, figures) = (self.codes.get(row * self.stride..), self.rows.get(row));
+        if let (Some(codes), Some(figures)) = (codes, figures) {
+            prefetch(codes.as_ptr().cast(), self.stride);
+            prefetch(std::ptr::from_ref(figures).cast(), size_of::<ScaledRow>());
+        }
+    }
 }
 
 /// x̃ = scale · code.  The other figures are in units of `scale`, which keeps vectors of

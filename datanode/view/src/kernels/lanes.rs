@@ -19,7 +19,6 @@ pub(super) const KERNELS: Kernels = Kernels {
     scan_blocks,
     extent,
     fill_tables,
-    prefetch: |_, _, _| {},
 };
 
 /// Sums are kept in this many lanes: element i goes to lane i mod `LANES`.

@@ -85,8 +85,15 @@ pub(crate) struct Kernels {
     pub(crate) extent: fn(&[f32]) -> Extent,
     /// The 16 signed sums of each four numbers, quantised: entry = round((sum + Σ|x|) / step).
     pub(crate) fill_tables: fn(query: &[f32], inverse_step: f32, tables: &mut [u8]),
-    /// The start of these rows is about to be read.
-    pub(crate) prefetch: fn(codes: &[i8], stride: usize, row: u32),
+}
+
+/// The first of these bytes are about to be read.
+#[inline]
+pub(crate) fn prefetch(first: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    x86::prefetch(first, bytes);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (first, bytes);
 }
 
 pub(crate) fn kernels() -> &'static Kernels {

@@ -95,7 +95,6 @@ macro_rules! compiled_for {
                     // SAFETY: as above.
                     unsafe { fill_tables(query, inverse_step, tables) }
                 },
-                prefetch,
             };
 
             #[target_feature(enable = $features)]
@@ -370,12 +369,11 @@ fn block_sums_avx2(tables: &[[[u8; 2 * GROUP_BYTES]; 2]], bits: &[u8]) -> [__m25
     sums
 }
 
-fn prefetch(codes: &[i8], stride: usize, row: u32) {
-    let Some(row) = codes.get(row as usize * stride..) else {
-        return;
-    };
-    for line in row[..stride.min(row.len())].chunks(64).take(8) {
-        // SAFETY: a hint; the address is of a living slice.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
+/// Every x86-64 has this one: inlined, it costs a cycle a line.
+#[inline]
+pub(crate) fn prefetch(first: *const u8, bytes: usize) {
+    for line in (0..bytes.min(512)).step_by(64) {
+        // SAFETY: a hint, at whatever address: nothing is read and nothing faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line).cast()) };
     }
 }

@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use rhumb_core::query::Accuracy;
 
-use crate::ann::{Aim, Grid, Limits, Lists, Passing};
+use crate::ann::{Aim, Calibration, Grid, Limits, Lists, Passing};
 use crate::bits::{LiveBits, word_bit};
 use crate::codes::{Codes, CodesRef};
 use crate::error::ViewError;
 use crate::fresh::Part as FreshPart;
-use crate::kernels::kernels;
 use crate::rows::SegmentId;
 use crate::snapshot::{FreshGroup, Sealed};
 
@@ -25,6 +24,9 @@ const CANCEL_EVERY: usize = 16;
 
 /// Lists that are visited before the others are sorted, at least.
 const FIRST_LISTS: usize = 4;
+
+/// Lists whose rows say how many pass a filter where the query is.
+const NEARBY_LISTS: usize = 8;
 
 /// One segment, or one stretch of a fresh group, with its lists.
 pub(super) struct Listed<'a> {
@@ -82,7 +84,7 @@ impl<'a> Listed<'a> {
         if let Source::Codes(codes) = &self.source
             && let CodesRef::Scaled(scaled) = codes.body()
         {
-            (kernels().prefetch)(&scaled.codes, scaled.stride, ordinal);
+            scaled.prefetch(ordinal);
         }
     }
 
@@ -142,7 +144,7 @@ impl Reach {
         let accuracy = scan.spec.accuracy;
         let limits = match scan.limits {
             Some(limits) => limits,
-            None => grid.calibration().limits(accuracy)?,
+            None => grid.calibration().limits(accuracy, 1.0)?,
         };
         let rows = match accuracy {
             Accuracy::Effort(effort) => Some(u64::from(effort) * listed.div_ceil(grid.lists() as u64)),
@@ -157,6 +159,7 @@ pub(super) struct Course<'a> {
     pub(super) parts: Vec<Listed<'a>>,
     aim: Aim,
     reach: Reach,
+    calibration: Arc<Calibration>,
 }
 
 impl<'a> Course<'a> {
@@ -172,7 +175,12 @@ impl<'a> Course<'a> {
             let rows = parts.iter().map(|part| u64::from(part.lists.listed())).sum();
             let aim = scan.scorer.query().and_then(|query| Aim::new(&grid, query));
             if let (Some(aim), Some(reach)) = (aim, Reach::of(scan, &grid, rows)) {
-                courses.push(Self { parts, aim, reach });
+                courses.push(Self {
+                    parts,
+                    aim,
+                    reach,
+                    calibration: grid.calibration(),
+                });
             }
         }
         courses
@@ -190,6 +198,7 @@ impl<'a> Course<'a> {
             passing: Passing::default(),
             estimated: 0,
         };
+        walk.suit(&self.calibration);
         walk.run()?;
         Ok(walk.estimated)
     }
@@ -209,6 +218,28 @@ struct Walk<'w, 'a> {
 }
 
 impl Walk<'_, '_> {
+    /// Goes as far as a filter asks for: see [`Calibration`].
+    fn suit(&mut self, calibration: &Calibration) {
+        let spec = self.scan.spec;
+        if spec.mask.is_none() || self.scan.limits.is_some() {
+            return;
+        }
+        let reach = longest_reach(self.parts.iter().map(|part| &*part.lists));
+        let mut keys = self.aim.keys(&self.reach.limits, &reach);
+        let nearby = take_least::<NEARBY_LISTS>(&mut keys).map(|packed| unpack(packed).1);
+        let (mut passing, mut all) = (0, 0);
+        for part in self.parts {
+            for list in nearby {
+                let rows = part.lists.rows_of(list as usize);
+                all += rows.len();
+                passing += rows.iter().filter(|&&row| part.wants(row)).count();
+            }
+        }
+        if let Some(limits) = calibration.limits(spec.accuracy, passing as f32 / all.max(1) as f32) {
+            self.reach.limits = limits;
+        }
+    }
+
     fn run(&mut self) -> Result<(), ViewError> {
         self.strays()?;
         let mut keys = self.aim.keys(

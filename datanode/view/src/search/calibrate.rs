@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use rhumb_core::query::Accuracy;
-use rhumb_core::{FieldName, Vector, VectorType};
+use rhumb_core::{FieldName, Vector};
 
 use crate::ann::{Aim, Calibration, Grid, Limits, Lists, Needed};
 use crate::error::ViewError;
+use crate::filter::RowMask;
 use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
 use crate::snapshot::Snapshot;
 
 use super::SearchSpec;
+use super::approximate::longest_reach;
 use super::exact::Scan;
 use super::finalists::Finalists;
 
@@ -27,26 +29,14 @@ pub struct CalibrationQuery {
     pub source: Option<RowRef>,
 }
 
-impl CalibrationQuery {
-    /// For its hits and the row it was made of.
-    fn asking<'a>(
-        &'a self,
-        field: &'a FieldName,
-        ty: &'a VectorType,
-        accuracy: Accuracy,
-        cancel: &'a dyn Fn() -> bool,
-    ) -> SearchSpec<'a> {
-        SearchSpec {
-            field,
-            ty,
-            query: &self.vector,
-            k: HITS + 1,
-            mask: None,
-            accuracy,
-            cancel,
-        }
-    }
-}
+/// Classes of filters that are measured, by the share of rows that pass.
+const SHARES: [f32; 4] = [0.55, 0.27, 0.12, 0.05];
+/// Of the class whose rows are not where the query is.
+const ELSEWHERE: f32 = 0.01;
+/// Queries per class of filters: searches under them are long.
+const FILTERED_QUERIES: usize = 60;
+/// Filters that go with the vectors.
+const REGIONS: usize = 4;
 
 impl Snapshot {
     /// Limits for the lists of `field` on `grid`, measured: one scan of all codes per query.
@@ -58,10 +48,56 @@ impl Snapshot {
         queries: &[CalibrationQuery],
         cancel: &dyn Fn() -> bool,
     ) -> Result<Option<Calibration>, ViewError> {
-        let sealed = self
+        let measuring = Measuring::new(self, field, grid, cancel);
+        let mut calibration = Calibration::new(self.live_rows());
+        let all = [(None, queries)];
+        if !measuring.class(&mut calibration, 1.0, &all)? {
+            return Ok(None);
+        }
+        let some = spread(queries, FILTERED_QUERIES);
+        for share in SHARES {
+            let mask = measuring.scattered(share);
+            measuring.class(&mut calibration, share, &[(Some(&mask), &some)])?;
+        }
+        // Where hardly a row passes the others are somewhere else, wherever that is.
+        let regions = measuring.regions(queries)?;
+        let askers = some.chunks(some.len().div_ceil(REGIONS).max(1));
+        let cases: Vec<_> = regions.iter().map(Some).zip(askers).collect();
+        measuring.class(&mut calibration, ELSEWHERE, &cases)?;
+        Ok(Some(calibration))
+    }
+}
+
+/// Some filter, or none, and queries to ask under it.
+type Case<'c> = (Option<&'c RowMask>, &'c [CalibrationQuery]);
+
+struct Measuring<'a> {
+    snapshot: &'a Arc<Snapshot>,
+    field: &'a FieldName,
+    grid: &'a Arc<Grid>,
+    parts: Vec<Sample>,
+    /// Per list the longest residual in any part.
+    reach: Vec<f32>,
+    cancel: &'a dyn Fn() -> bool,
+}
+
+/// A query and the best rows for it, as far as codes tell.
+struct Known<'a> {
+    spec: SearchSpec<'a>,
+    hits: Vec<(RowRef, f32)>,
+}
+
+impl<'a> Measuring<'a> {
+    fn new(
+        snapshot: &'a Arc<Snapshot>,
+        field: &'a FieldName,
+        grid: &'a Arc<Grid>,
+        cancel: &'a dyn Fn() -> bool,
+    ) -> Self {
+        let sealed = snapshot
             .populated()
             .filter_map(|sealed| Some((sealed.id, sealed.segment.lists(field.as_str())?)));
-        let stretches = self.fresh.iter().flat_map(|group| {
+        let stretches = snapshot.fresh.iter().flat_map(|group| {
             let stretches = group.rows.stretches(field);
             let of_group = stretches.iter().map(|lists| (group.id, lists.clone()));
             of_group.collect::<Vec<_>>()
@@ -70,48 +106,85 @@ impl Snapshot {
             .chain(stretches)
             .filter_map(|(id, lists)| Sample::new(id, lists, grid))
             .collect();
-        let reach = longest_reach(&parts);
+        Self {
+            snapshot,
+            field,
+            grid,
+            reach: longest_reach(parts.iter().map(|part| &*part.lists)),
+            parts,
+            cancel,
+        }
+    }
+
+    /// Adds a class to the calibration.  False when no query found a listed row.
+    fn class(
+        &self,
+        calibration: &mut Calibration,
+        share: f32,
+        cases: &[Case<'_>],
+    ) -> Result<bool, ViewError> {
         let mut needed = Needed::default();
-        let mut known = Vec::with_capacity(queries.len());
-        for query in queries {
-            let hits = self.hits(field, grid.ty(), query, cancel)?;
-            let Some(bar) = hits.iter().map(|(_, score)| *score).reduce(f32::min) else {
-                continue;
-            };
-            let scorer = Scorer::new(grid.ty(), &query.vector)?;
-            let Some(aim) = scorer.query().and_then(|query| Aim::new(grid, query)) else {
-                continue;
-            };
-            for (row, _) in &hits {
-                if let Some((part, list, position)) = parts.iter().find_map(|part| part.place(*row)) {
-                    needed.reaches.push(aim.needed_reach(list, &reach, bar));
-                    needed
-                        .margins
-                        .push(aim.needed_margin(&part.lists, list, position, bar));
-                }
-            }
-            known.push((query, hits));
+        let mut known = Vec::new();
+        for (mask, queries) in cases {
+            let of_case = queries.iter().map(|query| self.known(query, *mask, &mut needed));
+            let of_case = of_case.collect::<Result<Vec<_>, _>>()?;
+            known.push(of_case.into_iter().flatten().collect::<Vec<_>>());
         }
         if needed.reaches.is_empty() {
-            return Ok(None);
+            return Ok(false);
         }
-        let found = |limits| self.found(field, grid.ty(), &known, limits, cancel);
-        Calibration::measured(self.live_rows(), &mut needed, found).map(Some)
+        // The hardest of the filters decides: nobody knows which one comes.
+        let found = |limits| {
+            let mut least = 1.0f32;
+            for of_case in known.iter().filter(|known| !known.is_empty()) {
+                least = least.min(self.found(of_case, limits)?);
+            }
+            Ok(least)
+        };
+        calibration.measure::<ViewError>(share, &mut needed, found)?;
+        Ok(true)
+    }
+
+    /// The answer to a query, and what it needed.  `None` for one that has none.
+    fn known<'q>(
+        &'q self,
+        query: &'q CalibrationQuery,
+        mask: Option<&'q RowMask>,
+        needed: &mut Needed,
+    ) -> Result<Option<Known<'q>>, ViewError> {
+        let spec = SearchSpec {
+            field: self.field,
+            ty: self.grid.ty(),
+            query: &query.vector,
+            // For its hits and the row it was made of.
+            k: HITS + 1,
+            mask,
+            accuracy: Accuracy::Recall(1.0),
+            cancel: self.cancel,
+        };
+        let hits = self.hits(&spec, query.source)?;
+        let Some(bar) = hits.iter().map(|(_, score)| *score).reduce(f32::min) else {
+            return Ok(None);
+        };
+        let scorer = Scorer::new(self.grid.ty(), &query.vector)?;
+        let Some(aim) = scorer.query().and_then(|query| Aim::new(self.grid, query)) else {
+            return Ok(None);
+        };
+        for (row, _) in &hits {
+            if let Some((part, list, position)) = self.parts.iter().find_map(|part| part.place(*row)) {
+                needed.reaches.push(aim.needed_reach(list, &self.reach, bar));
+                let margin = aim.needed_margin(&part.lists, list, position, bar);
+                needed.margins.push(margin);
+            }
+        }
+        Ok(Some(Known { spec, hits }))
     }
 
     /// What share of the known hits searches within these limits find.
-    fn found(
-        self: &Arc<Self>,
-        field: &FieldName,
-        ty: &VectorType,
-        known: &[(&CalibrationQuery, Vec<(RowRef, f32)>)],
-        limits: Limits,
-        cancel: &dyn Fn() -> bool,
-    ) -> Result<f32, ViewError> {
+    fn found(&self, known: &[Known<'_>], limits: Limits) -> Result<f32, ViewError> {
         let (mut found, mut all) = (0, 0);
-        for (query, hits) in known {
-            let spec = query.asking(field, ty, Accuracy::Recall(1.0), cancel);
-            let candidates = self.search_within(&spec, Some(limits))?;
+        for Known { spec, hits } in known {
+            let candidates = self.snapshot.search_within(spec, Some(limits))?;
             let is_found = |row: &RowRef| {
                 candidates.uncertain.contains(row)
                     || candidates.certain.iter().any(|(certain, _)| certain == row)
@@ -123,27 +196,72 @@ impl Snapshot {
     }
 
     /// The best rows but the query's own, as far as codes tell.
-    fn hits(
-        self: &Arc<Self>,
-        field: &FieldName,
-        ty: &VectorType,
-        query: &CalibrationQuery,
-        cancel: &dyn Fn() -> bool,
-    ) -> Result<Vec<(RowRef, f32)>, ViewError> {
-        let scorer = Scorer::new(ty, &query.vector)?;
-        let spec = query.asking(field, ty, Accuracy::Exact, cancel);
-        let mut scan = Scan::new(&spec, &scorer, Finalists::new(self, HITS + 1), 0.0);
-        for sealed in self.populated() {
+    fn hits(&self, spec: &SearchSpec<'_>, source: Option<RowRef>) -> Result<Vec<(RowRef, f32)>, ViewError> {
+        let scorer = Scorer::new(spec.ty, spec.query)?;
+        let mut scan = Scan::new(spec, &scorer, Finalists::new(self.snapshot, spec.k), 0.0);
+        for sealed in self.snapshot.populated() {
             scan.sealed(sealed)?;
         }
-        for group in &self.fresh {
+        for group in &self.snapshot.fresh {
             scan.fresh(group, 0)?;
         }
         let mut hits = scan.finalists.estimates();
-        hits.retain(|(row, _)| Some(*row) != query.source);
+        hits.retain(|(row, _)| Some(*row) != source);
         hits.truncate(HITS);
         Ok(hits)
     }
+
+    /// A filter that has nothing to do with the vectors.
+    fn scattered(&self, share: f32) -> RowMask {
+        let below = (f64::from(share) * f64::from(u32::MAX)) as u32;
+        RowMask::choose(self.snapshot, |row| {
+            let mixed = row.pack().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32 < u64::from(below)
+        })
+    }
+
+    /// Filters that keep what lies around some of the queries: for most of the others that
+    /// is far away.
+    fn regions(&self, queries: &[CalibrationQuery]) -> Result<Vec<RowMask>, ViewError> {
+        let shares = SHARES.into_iter().cycle();
+        let regions = spread(queries, REGIONS).into_iter().rev().zip(shares);
+        let region = |(query, share): (CalibrationQuery, f32)| {
+            let scorer = Scorer::new(self.grid.ty(), &query.vector)?;
+            let aim = scorer.query().and_then(|query| Aim::new(self.grid, query));
+            Ok(aim.map(|aim| self.around(&aim, share)))
+        };
+        let regions: Result<Vec<_>, ViewError> = regions.map(region).collect();
+        Ok(regions?.into_iter().flatten().collect())
+    }
+
+    /// The rows of the nearest lists, up to a share of all.
+    fn around(&self, aim: &Aim, share: f32) -> RowMask {
+        let none = Limits {
+            reach: 0.0,
+            margin: 0.0,
+        };
+        let keys = aim.keys(&none, &self.reach);
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_unstable_by(|&a, &b| keys[a].total_cmp(&keys[b]));
+        let all: usize = self.parts.iter().map(|part| part.lists.listed() as usize).sum();
+        let mut left = (all as f64 * f64::from(share)) as usize;
+        let mut chosen = vec![false; keys.len()];
+        for list in order {
+            let rows: usize = self.parts.iter().map(|part| part.lists.rows_of(list).len()).sum();
+            chosen[list] = left > 0;
+            left = left.saturating_sub(rows);
+        }
+        RowMask::choose(self.snapshot, |row| {
+            let place = self.parts.iter().find_map(|part| part.place(row));
+            place.is_some_and(|(_, list, _)| chosen[list])
+        })
+    }
+}
+
+/// Up to `n` of them, from all over.
+fn spread(queries: &[CalibrationQuery], n: usize) -> Vec<CalibrationQuery> {
+    let n = n.min(queries.len());
+    (0..n).map(|i| queries[i * queries.len() / n].clone()).collect()
 }
 
 /// Lists on the grid, and where their rows stand in them.
@@ -164,8 +282,4 @@ impl Sample {
         let (list, position) = *self.places.get(row.ordinal as usize)?;
         (self.id == row.segment && list != u32::MAX).then_some((self, list as usize, position as usize))
     }
-}
-
-fn longest_reach(parts: &[Sample]) -> Vec<f32> {
-    super::approximate::longest_reach(parts.iter().map(|part| &*part.lists))
 }

@@ -148,8 +148,7 @@ impl<'a> Scan<'a> {
     /// ones are on their way while these are worked on.
     fn gather(&mut self, id: SegmentId, first: u32, scaled: &Scaled, rows: &[u32]) -> Result<(), ViewError> {
         let fetch = |rows: &[u32]| {
-            rows.iter()
-                .for_each(|&row| (kernels().prefetch)(&scaled.codes, scaled.stride, row));
+            rows.iter().for_each(|&row| scaled.prefetch(row));
         };
         let mut groups = rows.chunks(GROUP).peekable();
         groups.peek().into_iter().for_each(|rows| fetch(rows));
