@@ -47,14 +47,20 @@ impl Digits {
     /// digits; `count` tells.
     #[inline]
     fn read(&mut self, bytes: &[u8], mut at: usize) -> usize {
-        while let Some(eight) = bytes
-            .get(at..at + 8)
-            .and_then(|b| b.try_into().ok())
-            .and_then(eight_digits)
-        {
-            self.mantissa = self.mantissa.wrapping_mul(100_000_000).wrapping_add(eight);
-            self.grow(8, eight);
-            at += 8;
+        while let Some(word) = bytes.get(at..at + 8).and_then(|b| b.try_into().ok()) {
+            let word = u64::from_le_bytes(word);
+            // How many digits there are differs from number to number: no branch on it.
+            let count = leading_digits(word);
+            if count == 0 {
+                return at;
+            }
+            let value = value_of(word, count);
+            self.mantissa = self.mantissa.wrapping_mul(TENS[count]).wrapping_add(value);
+            self.grow(count, value);
+            at += count;
+            if count < 8 {
+                return at;
+            }
         }
         while let Some(digit) = bytes.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
             self.mantissa = self.mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
@@ -75,20 +81,38 @@ impl Digits {
     }
 }
 
-/// The value of eight ASCII digits, all at once in one word.
+const TENS: [u64; 9] = [
+    1,
+    10,
+    100,
+    1_000,
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+];
+
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+
+/// How many of eight bytes, from the first on, are ASCII digits.
 #[inline]
-fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
-    let word = u64::from_le_bytes(bytes);
-    let high = word & 0xF0F0_F0F0_F0F0_F0F0;
-    let carried = word.wrapping_add(0x0606_0606_0606_0606) & 0xF0F0_F0F0_F0F0_F0F0;
-    if high != 0x3030_3030_3030_3030 || carried != 0x3030_3030_3030_3030 {
-        return None;
-    }
-    let ones = word - 0x3030_3030_3030_3030;
+fn leading_digits(word: u64) -> usize {
+    let values = word ^ ZEROS;
+    // A byte above 9 gets its high bit; what it carries reaches only bytes behind it.
+    let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & 0x8080_8080_8080_8080;
+    others.trailing_zeros() as usize / 8
+}
+
+/// The number that the first `count` digits are, 1 to 8 of them.
+#[inline]
+fn value_of(word: u64, count: usize) -> u64 {
+    // Zeros in front, and what is behind falls off.
+    let ones = (word ^ ZEROS) << (64 - 8 * count);
     let pairs = ones.wrapping_mul(10).wrapping_add(ones >> 8);
     let low = (pairs & 0x0000_00FF_0000_00FF).wrapping_mul(0x000F_4240_0000_0064);
     let high = ((pairs >> 16) & 0x0000_00FF_0000_00FF).wrapping_mul(0x0000_2710_0000_0001);
-    Some(low.wrapping_add(high) >> 32)
+    low.wrapping_add(high) >> 32
 }
 
 /// The number at `start`, by JSON's grammar, and where it ends.
@@ -268,13 +292,24 @@ mod tests {
     }
 
     #[test]
-    fn eight_digits_at_once_are_what_they_spell() {
-        assert_eq!(eight_digits(*b"12345678"), Some(12_345_678));
-        assert_eq!(eight_digits(*b"00000009"), Some(9));
-        for (at, odd) in [(0, b'/'), (7, b':'), (3, b'.'), (5, 0xFF)] {
-            let mut digits = *b"99999999";
-            digits[at] = odd;
-            assert_eq!(eight_digits(digits), None);
+    fn digits_taken_at_once_are_what_they_spell() {
+        let read = |text: [u8; 8]| {
+            let word = u64::from_le_bytes(text);
+            let count = leading_digits(word);
+            (count, if count > 0 { value_of(word, count) } else { 0 })
+        };
+        assert_eq!(read(*b"12345678"), (8, 12_345_678));
+        assert_eq!(read(*b"00000009"), (8, 9));
+        assert_eq!(read(*b"0412345,"), (7, 412_345));
+        assert_eq!(read(*b"7]99:/.."), (1, 7));
+        assert_eq!(read(*b"-1234567"), (0, 0));
+        for odd in [b'/', b':', b'.', b',', b'e', b' ', 0, 0x7F, 0x80, 0xFF] {
+            for at in 0..8 {
+                let mut digits = *b"98765432";
+                digits[at] = odd;
+                let spelt = std::str::from_utf8(&digits[..at]).expect("digits");
+                assert_eq!(read(digits), (at, spelt.parse().unwrap_or(0)), "{odd} at {at}");
+            }
         }
     }
 

@@ -273,7 +273,8 @@ async fn answer(
 ) -> Response<Body> {
     match &app.member {
         None => here(app, app.db.clone(), number, request, request_id).await,
-        Some(member) => forward::serve(app, member, arrival, number, request, request_id).await,
+        // In a box: what no request of a single server needs is not moved about with it.
+        Some(member) => Box::pin(forward::serve(app, member, arrival, number, request, request_id)).await,
     }
 }
 
