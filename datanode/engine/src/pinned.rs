@@ -10,6 +10,8 @@ use rhumb_core::{
 };
 use rhumb_view::{RowMask, RowRef, Segment, Snapshot, ViewError};
 
+use tokio::sync::Notify;
+
 use crate::base::{self, Base};
 use crate::env::Env;
 use crate::error::EngineError;
@@ -26,6 +28,8 @@ pub struct Pinned {
     pub files: Arc<ViewFiles>,
     pub raws: Arc<Raws>,
     pub position: Position,
+    /// Wakes the partition's indexer.
+    pub index_due: Arc<Notify>,
     /// Nobody waits: what is computed yields to requests.
     pub quiet: bool,
 }

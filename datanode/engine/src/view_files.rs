@@ -5,7 +5,7 @@
 //! <partition>/view/<data file>.<field>.codes          codes of one fragment's vectors
 //! <partition>/view/<data file>.<field>.<grid>.lists   the same rows by list
 //! <partition>/view/<field>.<grid>.grid                the grid
-//! <partition>/view/<field>.<grid>.<rows>.calibration  how far its searches must go
+//! <partition>/view/<field>.<grid>.<rows>-<queries>.calibration  how far its searches must go
 //! ```
 //! `<data file>` is the random name Lance gave the fragment's file and `<grid>` a ULID's number, so a
 //! name never means two things and nobody has to name a file in STATE.  `<field>` is the
@@ -19,6 +19,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use parking_lot::Mutex;
 use rhumb_store::Bucket;
+use rhumb_view::Calibration;
 
 use crate::base::Base;
 use crate::error::EngineError;
@@ -33,9 +34,10 @@ impl FileName {
         Self(format!("{field}.{grid:032x}.grid"))
     }
 
-    /// Measured when there were so many rows.
-    pub fn calibration(field: i32, grid: u128, rows: u64) -> Self {
-        Self(format!("{field}.{grid:032x}.{rows:016x}.calibration"))
+    /// By how much it was measured with: the last in order is the one to take.
+    pub fn calibration(field: i32, grid: u128, measured: &Calibration) -> Self {
+        let (rows, asked) = (measured.rows(), measured.asked());
+        Self(format!("{field}.{grid:032x}.{rows:016x}-{asked:08x}.calibration"))
     }
 
     /// Of all text fields together, so it goes by the file of the ids.

@@ -326,6 +326,33 @@ fn vectors_without_clusters_are_found_too() {
     }
 }
 
+/// Stored vectors know nothing of queries that lie far from all rows.
+#[test]
+fn what_was_asked_says_how_far_to_go() {
+    let mut clusters = Clusters::new(64, Element::F32);
+    let ty = ty(64, Metric::Cosine, Element::F32);
+    let rows = Rows::new(ty, |i| {
+        let cluster = i.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % 100;
+        (clusters.vector(Some(cluster)), cluster as i64)
+    });
+    rows.calibrate(&clusters.queries(100));
+    let mut far = |n: usize| -> Vec<Vector> {
+        (0..n)
+            .map(|i| clusters.vector((i % 3 == 0).then_some(i * 7 % 100)))
+            .collect()
+    };
+    let (accuracy, all) = (Accuracy::Recall(0.95), Filter::everything());
+    let (_, before) = rows.recall(&far(150), 10, &all, accuracy);
+    let grid = rows.view.grid("v").expect("set");
+    assert!(grid.is_measuring_due());
+    rows.calibrate(&[]);
+    assert!(!grid.is_measuring_due() && grid.calibration().asked() >= 128);
+    let (recall, after) = rows.recall(&far(150), 10, &all, accuracy);
+    eprintln!("{before} {after} {recall}");
+    assert!(recall >= 0.93, "{recall}");
+    assert!(after < before, "{after} rows, {before} before");
+}
+
 #[test]
 fn odd_vectors_are_ordinary() {
     let sizes = [0.0, 1e-45f32, 1e-38, 1e-20, 1.0, 1.0, 1.0, 1e10, 1e20, 3e38];

@@ -149,7 +149,8 @@ impl Indexer {
         if grid.calibration().rows() == 0 {
             self.saved_calibration(field, &grid).await?;
         }
-        if grid.calibration().rows() * STALE < self.shared.view.snapshot().live_rows() {
+        let grown = grid.calibration().rows() * STALE < self.shared.view.snapshot().live_rows();
+        if grown || grid.is_measuring_due() {
             self.calibrate(field, ty, &grid).await?;
         }
         self.save_lists(field, &grid).await
@@ -354,7 +355,7 @@ impl Indexer {
             files.write(&name, grid.to_bytes()).await?;
         }
         let calibration = grid.calibration();
-        let name = FileName::calibration(number, grid.id(), calibration.rows());
+        let name = FileName::calibration(number, grid.id(), &calibration);
         if calibration.rows() > 0 && !files.has(&name).await? {
             files.write(&name, calibration.to_bytes()).await?;
         }

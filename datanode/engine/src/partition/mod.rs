@@ -80,7 +80,7 @@ pub struct Shared {
     /// The last position that is durable and visible.
     pub position: watch::Sender<Position>,
     /// There may be something for the indexer to do.
-    pub index_due: Notify,
+    pub index_due: Arc<Notify>,
     /// Somebody waits for a round that begins after this was counted up.
     index_asked: AtomicU64,
     /// What `index_asked` was when the last finished round began.
@@ -236,6 +236,7 @@ impl Shared {
             files: self.files.clone(),
             raws: self.raws.clone(),
             position: *self.position.borrow(),
+            index_due: self.index_due.clone(),
             quiet: false,
         };
         (pinned, found)

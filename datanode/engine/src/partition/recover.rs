@@ -15,7 +15,7 @@ use rhumb_store::log::{
     Barrier, Claim, Log, PartitionFolder, Record, Replay, Takeover, takeover, takeover_if_free,
 };
 use rhumb_view::{Keys, Segment, View};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::base::{self, Base, FragmentInfo};
 use crate::entry::LogEntry;
@@ -165,7 +165,7 @@ impl Shared {
         Self {
             files: Arc::new(ViewFiles::new(env.bucket.clone(), &folder)),
             raws: Arc::default(),
-            index_due: Notify::new(),
+            index_due: Arc::default(),
             index_asked: AtomicU64::new(0),
             indexed: watch::Sender::new(0),
             shown: AtomicUsize::new(0),

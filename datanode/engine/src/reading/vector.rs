@@ -116,6 +116,9 @@ impl PartQuery {
             Err(ViewError::Cancelled) => return Err(EngineError::Timeout),
             Err(e) => return Err(EngineError::Bug(e.to_string())),
         };
+        if candidates.calibration_due {
+            part.index_due.notify_one();
+        }
         let scored = part
             .scores(&self.field, &self.ty, &self.query, &candidates.uncertain)
             .await?;

@@ -15,21 +15,13 @@ use crate::error::ViewError;
 
 use super::bytes::{Reader, Writer};
 
-/// Lists further out than `reach` and rows that miss by more than `margin` are left out.
+/// Lists further out than `reach` and rows that miss by more than `margin` are left out, and
+/// so is what comes after a share `most` of all listed rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) reach: f32,
     pub(crate) margin: f32,
-}
-
-impl Limits {
-    fn towards(self, other: Self, share: f32) -> Self {
-        let between = |a: f32, b: f32| a + (b - a) * share;
-        Self {
-            reach: between(self.reach, other.reach),
-            margin: between(self.margin, other.margin),
-        }
-    }
+    pub(crate) most: f32,
 }
 
 /// What limits reach what recall, per grid.
@@ -44,6 +36,8 @@ pub struct Calibration {
     classes: Vec<Class>,
     /// Live rows when it was measured; 0 for the shipped one.
     rows: u64,
+    /// Queries of those who ask that it was measured with; 0 when there were too few.
+    asked: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -70,15 +64,22 @@ const PROMISES: [f32; 14] = [
 /// not those that it was measured with.
 const IN_HAND: f32 = 0.35;
 
+/// The same when it was measured with queries of those who ask.
+const IN_HAND_ASKED: f32 = 0.25;
+
+/// No limit to the rows that are looked at.
+pub(crate) const EVERYTHING: f32 = 1.0;
+
 /// What an effort, which names no recall, takes its margin from.
 const ORDINARY_RECALL: f32 = 0.95;
 
-const MAGIC: &[u8; 4] = b"RhCb";
+const MAGIC: &[u8; 4] = b"RhCc";
 
 impl Calibration {
     /// For fields that nobody has measured yet: on the far side.
     pub(super) fn shipped(_ty: &VectorType) -> Self {
-        let level = |(recall, reach, margin): (f32, f32, f32)| (recall, Limits { reach, margin });
+        let most = EVERYTHING;
+        let level = |(recall, reach, margin): (f32, f32, f32)| (recall, Limits { reach, margin, most });
         let levels = [
             (0.5, 0.3, 0.5),
             (0.8, 0.45, 0.8),
@@ -94,48 +95,73 @@ impl Calibration {
         Self {
             classes: vec![class],
             rows: 0,
+            asked: 0,
         }
     }
 
-    pub(crate) fn new(rows: u64) -> Self {
+    pub(crate) fn new(rows: u64, asked: u32) -> Self {
         Self {
             classes: Vec::new(),
             rows,
+            asked,
         }
     }
 
-    /// Adds the class of searches near which a `share` of the rows pass: all of them
-    /// first, then fewer and fewer.  `found` says what share of the hits a search within some limits finds.
+    /// Adds the class of searches near which a `share` of the rows pass: all of them first,
+    /// then fewer and fewer.  `try_out` says what searches within some limits find.
     pub(crate) fn measure<E>(
         &mut self,
         share: f32,
         needed: &mut Needed,
-        mut found: impl FnMut(Limits) -> Result<f32, E>,
+        mut try_out: impl FnMut(Limits) -> Result<Vec<Tried>, E>,
     ) -> Result<(), E> {
         needed.sort();
-        let mut curve: Vec<(f32, Limits)> = Vec::new();
+        let last = self.target(LEVELS[LEVELS.len() - 1]);
+        let mut tried: Vec<(Limits, Tried)> = Vec::new();
         for promised in PROMISES {
             let limits = needed.limits(promised);
-            let best = curve.last().map_or(0.0, |(found, _)| *found);
-            curve.push((found(limits)?.max(best), limits));
-            if curve
-                .last()
-                .is_some_and(|(found, _)| *found >= target(LEVELS[LEVELS.len() - 1]))
-            {
+            let outcomes = try_out(limits)?;
+            let enough = outcomes.iter().any(|tried| tried.found >= last);
+            tried.extend(outcomes.into_iter().map(|of| {
+                (
+                    Limits {
+                        most: of.most,
+                        ..limits
+                    },
+                    of,
+                )
+            }));
+            if enough {
                 break;
             }
         }
-        let level = |recall: f32| Some((recall, on_curve(&curve, target(recall))?));
-        self.classes.push(Class {
-            share,
-            levels: LEVELS.into_iter().filter_map(level).collect(),
-        });
+        // Of all that find enough, what looks at the fewest rows; more recall never less.
+        let cheapest = |recall: f32| {
+            let enough = tried
+                .iter()
+                .filter(|(_, tried)| tried.found >= self.target(recall));
+            let cheapest = enough.min_by(|a, b| a.1.rows.total_cmp(&b.1.rows));
+            cheapest.map(|(limits, _)| (recall, *limits))
+        };
+        let levels = LEVELS.into_iter().filter_map(cheapest).collect();
+        self.classes.push(Class { share, levels });
         Ok(())
+    }
+
+    /// What has to be found of the calibration's hits when a query asks for `recall`.
+    fn target(&self, recall: f32) -> f32 {
+        let in_hand = if self.asked > 0 { IN_HAND_ASKED } else { IN_HAND };
+        recall + (1.0 - recall) * in_hand
     }
 
     /// Live rows when it was measured; 0 for the shipped one.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Queries of those who ask that it was measured with.
+    pub fn asked(&self) -> u32 {
+        self.asked
     }
 
     /// For a search near which a `share` of the rows pass.  `None` means that only an exact
@@ -150,12 +176,13 @@ impl Calibration {
         // a cluster has just k rows left.
         let share = share.min(1.0);
         let classes = self.classes.iter().rev().filter(|class| class.share >= share);
-        classes.filter_map(|class| on_curve(&class.levels, wanted)).next()
+        classes.filter_map(|class| at_least(&class.levels, wanted)).next()
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::new(MAGIC);
         writer.u64(self.rows);
+        writer.u32(self.asked);
         writer.u32(self.classes.len() as u32);
         for class in &self.classes {
             let column = |of: fn(&(f32, Limits)) -> f32| class.levels.iter().map(of).collect::<Vec<_>>();
@@ -163,6 +190,7 @@ impl Calibration {
             writer.f32s(&column(|(recall, _)| *recall));
             writer.f32s(&column(|(_, limits)| limits.reach));
             writer.f32s(&column(|(_, limits)| limits.margin));
+            writer.f32s(&column(|(_, limits)| limits.most));
         }
         writer.finish()
     }
@@ -170,28 +198,45 @@ impl Calibration {
     /// `Damaged` unless the bytes are a whole calibration of this version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ViewError> {
         let mut reader = Reader::new("calibration", MAGIC, bytes)?;
-        let (rows, classes) = (reader.u64()?, reader.u32()?);
+        let (rows, asked, classes) = (reader.u64()?, reader.u32()?, reader.u32()?);
         let classes = (0..classes)
             .map(|_| Class::read(&mut reader))
             .collect::<Result<Vec<_>, _>>()?;
         reader.check(classes.first().is_some_and(|class| class.share == 1.0))?;
         reader.check(classes.is_sorted_by(|a, b| a.share > b.share && b.share > 0.0))?;
         reader.finish()?;
-        Ok(Self { classes, rows })
+        Ok(Self { classes, rows, asked })
     }
 }
 
 impl Class {
     fn read(reader: &mut Reader<'_>) -> Result<Self, ViewError> {
         let share = reader.f32()?;
-        let (recalls, reaches, margins) = (reader.f32s()?, reader.f32s()?, reader.f32s()?);
-        reader.check(recalls.len() == reaches.len() && recalls.len() == margins.len())?;
+        let recalls = reader.f32s()?;
+        let (reaches, margins, most) = (reader.f32s()?, reader.f32s()?, reader.f32s()?);
+        let count = recalls.len();
+        reader.check(
+            [&reaches, &margins, &most]
+                .iter()
+                .all(|column| column.len() == count),
+        )?;
         reader.check(recalls.is_sorted_by(|a, b| a < b))?;
-        let limits = reaches.into_iter().zip(margins);
-        let limits = limits.map(|(reach, margin)| Limits { reach, margin });
+        let limits = reaches.into_iter().zip(margins).zip(most);
+        let limits = limits.map(|((reach, margin), most)| Limits { reach, margin, most });
         let levels = recalls.into_iter().zip(limits).collect();
         Ok(Self { share, levels })
     }
+}
+
+/// What searches within some limits came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tried {
+    /// Share of the listed rows after which they ended, whatever was left.
+    pub(crate) most: f32,
+    /// Share of the hits that they found.
+    pub(crate) found: f32,
+    /// Rows that they looked at, on average.
+    pub(crate) rows: f32,
 }
 
 /// The reach and the margin that each true hit of some queries needed.
@@ -218,21 +263,13 @@ impl Needed {
         Limits {
             reach: quantile(&self.reaches, 1.0 - lost * LOST_LISTS).clamp(0.0, 1.0),
             margin: quantile(&self.margins, 1.0 - lost * LOST_ROWS).clamp(0.0, 16.0),
+            most: EVERYTHING,
         }
     }
 }
 
-/// What has to be found of the calibration's hits when a query asks for `recall`.
-fn target(recall: f32) -> f32 {
-    recall + (1.0 - recall) * IN_HAND
-}
-
-/// The limits at which the curve, which rises, gets to `wanted`.
-fn on_curve(curve: &[(f32, Limits)], wanted: f32) -> Option<Limits> {
-    let above = curve.iter().position(|(found, _)| *found >= wanted)?;
-    let (high, upper) = curve[above];
-    let Some((low, lower)) = above.checked_sub(1).map(|below| curve[below]) else {
-        return Some(upper);
-    };
-    Some(lower.towards(upper, (wanted - low) / (high - low)))
+/// The limits of the first level that is enough.
+fn at_least(levels: &[(f32, Limits)], wanted: f32) -> Option<Limits> {
+    let enough = levels.iter().find(|(recall, _)| *recall >= wanted);
+    enough.map(|(_, limits)| *limits)
 }

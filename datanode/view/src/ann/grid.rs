@@ -12,6 +12,7 @@ use rhumb_core::{Element, Metric, VectorIndex, VectorType};
 use crate::error::ViewError;
 use crate::kernels::kernels;
 
+use super::asked::Asked;
 use super::bytes::{Reader, Writer};
 use super::calibrate::Calibration;
 use super::rotate::Rotation;
@@ -45,6 +46,7 @@ pub struct Grid {
     sums: Vec<i32>,
     mean_residual: f32,
     calibration: RwLock<Arc<Calibration>>,
+    asked: Asked,
 }
 
 /// What is known of one list beside its centroid's codes.
@@ -103,6 +105,7 @@ impl Grid {
             lists,
             mean_residual: trained.mean_residual,
             calibration: RwLock::new(Arc::new(Calibration::shipped(&ty))),
+            asked: Asked::default(),
         }
     }
 
@@ -132,6 +135,15 @@ impl Grid {
     /// From now on searches follow `calibration`.
     pub fn calibrate(&self, calibration: Calibration) {
         *self.calibration.write() = Arc::new(calibration);
+    }
+
+    /// So many queries have come that it is time to measure with them.
+    pub fn is_measuring_due(&self) -> bool {
+        self.asked.is_due()
+    }
+
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.asked
     }
 
     pub fn heap_size(&self) -> usize {
@@ -185,6 +197,7 @@ impl Grid {
             lists: scales.iter().zip(&norms2).zip(&radii).map(list).collect(),
             mean_residual,
             calibration: RwLock::new(Arc::new(Calibration::shipped(&ty))),
+            asked: Asked::default(),
         })
     }
 

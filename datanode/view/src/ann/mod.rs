@@ -10,6 +10,7 @@
 //! the int8 codes.  All of it can be dropped and built again, or saved with `to_bytes`.
 
 mod aim;
+mod asked;
 mod assign;
 mod build;
 mod bytes;
@@ -31,5 +32,5 @@ pub use train::GridTrainer;
 
 pub(crate) use aim::{Aim, Passing};
 pub(crate) use bytes::{Reader, Writer};
-pub(crate) use calibrate::{Limits, Needed};
+pub(crate) use calibrate::{EVERYTHING, Limits, Needed, Tried};
 pub(crate) use grid::{read_type, write_type};

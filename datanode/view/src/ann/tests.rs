@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rhumb_core::query::Accuracy;
 use rhumb_core::{Element, Metric, Vector, VectorIndex, VectorType};
 
-use super::calibrate::{Limits, Needed};
+use super::calibrate::{EVERYTHING, Limits, Needed, Tried};
 use super::random::Random;
 use super::*;
 use crate::codes::Codes;
@@ -244,9 +244,18 @@ fn more_recall_never_looks_at_less() {
         margins: draws(),
     };
     // Searches that find a little more the further they go, up to all but some.
-    let found = |limits: Limits| Ok::<_, ()>(0.3 + 0.6985 * limits.reach);
-    let mut measured = Calibration::new(50);
-    measured.measure(1.0, &mut needed, found).expect("nothing fails");
+    let try_out = |limits: Limits| {
+        let tried = Tried {
+            most: EVERYTHING,
+            found: 0.3 + 0.6985 * limits.reach,
+            rows: limits.reach,
+        };
+        Ok::<_, ()>(vec![tried])
+    };
+    let mut measured = Calibration::new(50, 0);
+    measured
+        .measure(1.0, &mut needed, try_out)
+        .expect("nothing fails");
     let limits = |recall: f32| measured.limits(Accuracy::Recall(recall), 1.0);
     let mut last = limits(0.01).expect("low");
     for recall in 1..=99 {
@@ -268,8 +277,15 @@ fn the_fewer_rows_pass_nearby_the_more_their_class_counts() {
         reaches: vec![reach; 100],
         margins: vec![1.0; 100],
     };
-    let all = |_| Ok::<_, ()>(1.0);
-    let mut measured = Calibration::new(50);
+    let all = |_| {
+        let tried = Tried {
+            most: EVERYTHING,
+            found: 1.0,
+            rows: 1.0,
+        };
+        Ok::<_, ()>(vec![tried])
+    };
+    let mut measured = Calibration::new(50, 0);
     for (share, reach) in [(1.0, 0.8), (0.1, 0.4)] {
         measured
             .measure(share, &mut needing(reach), all)
@@ -285,4 +301,31 @@ fn the_fewer_rows_pass_nearby_the_more_their_class_counts() {
     };
     assert_eq!((reach(1.0), reach(0.11)), (80, 80));
     assert_eq!((reach(0.1), reach(0.0)), (40, 40));
+}
+
+#[test]
+fn searches_end_where_that_is_cheapest_and_finds_enough() {
+    let mut needed = Needed {
+        reaches: vec![0.5; 100],
+        margins: vec![1.0; 100],
+    };
+    let try_out = |_| {
+        let end = |(most, found)| Tried {
+            most,
+            found,
+            rows: most,
+        };
+        Ok::<_, ()>([(EVERYTHING, 1.0), (0.5, 0.96), (0.1, 0.92)].map(end).to_vec())
+    };
+    let mut measured = Calibration::new(50, 100);
+    measured
+        .measure(1.0, &mut needed, try_out)
+        .expect("nothing fails");
+    let most = |recall| {
+        measured
+            .limits(Accuracy::Recall(recall), 1.0)
+            .expect("measured")
+            .most
+    };
+    assert_eq!((most(0.8), most(0.93), most(0.95)), (0.1, 0.5, EVERYTHING));
 }

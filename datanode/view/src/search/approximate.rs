@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rhumb_core::query::Accuracy;
 
-use crate::ann::{Aim, Calibration, Grid, Limits, Lists, Passing};
+use crate::ann::{Aim, Calibration, EVERYTHING, Grid, Limits, Lists, Passing};
 use crate::bits::{LiveBits, word_bit};
 use crate::codes::{Codes, CodesRef};
 use crate::error::ViewError;
@@ -136,6 +136,8 @@ pub(super) struct Reach {
     pub(super) limits: Limits,
     /// Rows to estimate, whatever the keys say.
     pub(super) rows: Option<u64>,
+    /// Rows in lists.
+    listed: u64,
 }
 
 impl Reach {
@@ -150,7 +152,16 @@ impl Reach {
             Accuracy::Effort(effort) => Some(u64::from(effort) * listed.div_ceil(grid.lists() as u64)),
             Accuracy::Recall(_) | Accuracy::Exact => None,
         };
-        Some(Self { limits, rows })
+        Some(Self { limits, rows, listed })
+    }
+
+    /// Rows to estimate at most.
+    fn most(&self) -> u64 {
+        let most = match self.limits.most < EVERYTHING {
+            true => (self.listed as f64 * f64::from(self.limits.most)) as u64,
+            false => u64::MAX,
+        };
+        self.rows.unwrap_or(most)
     }
 }
 
@@ -165,7 +176,7 @@ pub(super) struct Course<'a> {
 impl<'a> Course<'a> {
     /// Sorts parts by their grids.  Those of a grid that cannot place the query, or is not
     /// sure enough of itself, are left out.
-    pub(super) fn plan(scan: &Scan<'a>, mut listed: Vec<Listed<'a>>) -> Vec<Self> {
+    pub(super) fn plan(scan: &mut Scan<'a>, mut listed: Vec<Listed<'a>>) -> Vec<Self> {
         let mut courses = Vec::new();
         while let Some(grid) = listed.first().map(|part| part.lists.grid().clone()) {
             let (parts, others) = listed
@@ -174,6 +185,10 @@ impl<'a> Course<'a> {
             listed = others;
             let rows = parts.iter().map(|part| u64::from(part.lists.listed())).sum();
             let aim = scan.scorer.query().and_then(|query| Aim::new(&grid, query));
+            if scan.limits.is_none() {
+                let again = grid.calibration().asked() > 0;
+                scan.calibration_due |= grid.asked().note(scan.spec.query, again);
+            }
             if let (Some(aim), Some(reach)) = (aim, Reach::of(scan, &grid, rows)) {
                 courses.push(Self {
                     parts,
@@ -194,6 +209,7 @@ impl<'a> Course<'a> {
             parts: &self.parts,
             aim: &self.aim,
             reach: self.reach,
+            most: self.reach.most(),
             waiting: [none(), none()],
             passing: Passing::default(),
             estimated: 0,
@@ -210,6 +226,8 @@ struct Walk<'w, 'a> {
     parts: &'w [Listed<'a>],
     aim: &'w Aim,
     reach: Reach,
+    /// Rows to estimate at most.
+    most: u64,
     /// Rows to be ranked, by part: found in the last list, and in this one.
     waiting: [Vec<Vec<u32>>; 2],
     passing: Passing,
@@ -237,6 +255,7 @@ impl Walk<'_, '_> {
         }
         if let Some(limits) = calibration.limits(spec.accuracy, passing as f32 / all.max(1) as f32) {
             self.reach.limits = limits;
+            self.most = self.reach.most();
         }
     }
 
@@ -312,12 +331,15 @@ impl Walk<'_, '_> {
 
     fn is_spent(&self) -> bool {
         let enough = self.scan.finalists.bar > f32::NEG_INFINITY;
-        enough && self.reach.rows.is_some_and(|rows| self.estimated >= rows)
+        enough && self.estimated >= self.most
     }
 
     fn list(&mut self, list: usize) -> Result<(), ViewError> {
         let bar = self.scan.finalists.bar;
         let (parts, margin) = (self.parts, self.reach.limits.margin);
+        if let Some(visited) = &mut self.scan.visited {
+            visited.insert(list as u32, self.estimated);
+        }
         for (part, waiting) in parts.iter().zip(&mut self.waiting[1]) {
             let rows = self.aim.scan(&part.lists, list, bar, margin, &mut self.passing);
             self.estimated += u64::from(rows);

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use rhumb_core::query::Accuracy;
 use rhumb_core::{FieldName, Vector};
 
-use crate::ann::{Aim, Calibration, Grid, Limits, Lists, Needed};
+use crate::ann::{Aim, Calibration, EVERYTHING, Grid, Limits, Lists, Needed, Tried};
 use crate::error::ViewError;
 use crate::filter::RowMask;
 use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
 use crate::snapshot::Snapshot;
 
-use super::SearchSpec;
 use super::approximate::longest_reach;
 use super::exact::Scan;
 use super::finalists::Finalists;
+use super::{Candidates, SearchSpec};
 
 /// Hits per query that are looked at.
 const HITS: usize = 10;
@@ -40,6 +40,7 @@ const REGIONS: usize = 4;
 
 impl Snapshot {
     /// Limits for the lists of `field` on `grid`, measured: one scan of all codes per query.
+    /// With what was asked of the grid lately, once that is enough; `queries` until then.
     /// `None` when no query found a listed row.
     pub fn calibrate(
         self: &Arc<Self>,
@@ -48,8 +49,20 @@ impl Snapshot {
         queries: &[CalibrationQuery],
         cancel: &dyn Fn() -> bool,
     ) -> Result<Option<Calibration>, ViewError> {
-        let measuring = Measuring::new(self, field, grid, cancel);
-        let mut calibration = Calibration::new(self.live_rows());
+        let mut measuring = Measuring::new(self, field, grid, cancel);
+        let asked = grid.asked().queries().unwrap_or_default();
+        let mut calibration = Calibration::new(self.live_rows(), asked.len() as u32);
+        let asked = asked
+            .into_iter()
+            .map(|vector| CalibrationQuery { vector, source: None });
+        let asked: Vec<_> = asked.collect();
+        let queries = match asked.is_empty() {
+            true => queries,
+            false => {
+                measuring.ends = &ENDS;
+                &asked[..]
+            }
+        };
         let all = [(None, queries)];
         if !measuring.class(&mut calibration, 1.0, &all)? {
             return Ok(None);
@@ -68,6 +81,14 @@ impl Snapshot {
     }
 }
 
+/// Shares of the listed rows after which a search ends whatever is left, dearest first.  Only
+/// real queries can say whether that is right: those that lie far from all rows, and would
+/// look at everything for the last hit, are not among stored vectors.
+const ENDS: [f32; 7] = [EVERYTHING, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08];
+
+/// What a row that is ranked costs, in rows that are estimated.
+const RANKED: f32 = 12.0;
+
 /// Some filter, or none, and queries to ask under it.
 type Case<'c> = (Option<&'c RowMask>, &'c [CalibrationQuery]);
 
@@ -78,6 +99,8 @@ struct Measuring<'a> {
     parts: Vec<Sample>,
     /// Per list the longest residual in any part.
     reach: Vec<f32>,
+    /// Out of `ENDS`.
+    ends: &'static [f32],
     cancel: &'a dyn Fn() -> bool,
 }
 
@@ -112,6 +135,7 @@ impl<'a> Measuring<'a> {
             grid,
             reach: longest_reach(parts.iter().map(|part| &*part.lists)),
             parts,
+            ends: &ENDS[..1],
             cancel,
         }
     }
@@ -134,14 +158,22 @@ impl<'a> Measuring<'a> {
             return Ok(false);
         }
         // The hardest of the filters decides: nobody knows which one comes.
-        let found = |limits| {
-            let mut least = 1.0f32;
+        let try_out = |limits| {
+            let mut hardest: Vec<Tried> = Vec::new();
             for of_case in known.iter().filter(|known| !known.is_empty()) {
-                least = least.min(self.found(of_case, limits)?);
+                let tried = self.try_out(of_case, limits)?;
+                if hardest.is_empty() {
+                    hardest = tried;
+                    continue;
+                }
+                for (hardest, tried) in hardest.iter_mut().zip(tried) {
+                    hardest.found = hardest.found.min(tried.found);
+                    hardest.rows = hardest.rows.max(tried.rows);
+                }
             }
-            Ok(least)
+            Ok(hardest)
         };
-        calibration.measure::<ViewError>(share, &mut needed, found)?;
+        calibration.measure::<ViewError>(share, &mut needed, try_out)?;
         Ok(true)
     }
 
@@ -180,19 +212,55 @@ impl<'a> Measuring<'a> {
         Ok(Some(Known { spec, hits }))
     }
 
-    /// What share of the known hits searches within these limits find.
-    fn found(&self, known: &[Known<'_>], limits: Limits) -> Result<f32, ViewError> {
-        let (mut found, mut all) = (0, 0);
+    /// What searches within these limits find of the known hits, for each of the ends: one
+    /// search tells for all, since they differ only in where it stops.
+    fn try_out(&self, known: &[Known<'_>], limits: Limits) -> Result<Vec<Tried>, ViewError> {
+        let listed: u32 = self.parts.iter().map(|part| part.lists.listed()).sum();
+        let mut all = 0;
+        let mut tried: Vec<Tried> = self
+            .ends
+            .iter()
+            .map(|&most| Tried {
+                most,
+                found: 0.0,
+                rows: 0.0,
+            })
+            .collect();
         for Known { spec, hits } in known {
             let candidates = self.snapshot.search_within(spec, Some(limits))?;
+            all += hits.len();
+            let estimated = candidates.rows_estimated.max(1) as f32;
+            let cost = 1.0 + RANKED * candidates.rows_scanned as f32 / estimated;
             let is_found = |row: &RowRef| {
                 candidates.uncertain.contains(row)
                     || candidates.certain.iter().any(|(certain, _)| certain == row)
             };
-            found += hits.iter().filter(|(row, _)| is_found(row)).count();
-            all += hits.len();
+            let before: Vec<u64> = hits
+                .iter()
+                .filter(|(row, _)| is_found(row))
+                .map(|(row, _)| self.visited_after(&candidates, *row))
+                .collect();
+            for tried in &mut tried {
+                let most = match tried.most < EVERYTHING {
+                    true => tried.most * listed as f32,
+                    false => f32::INFINITY,
+                };
+                tried.found += before.iter().filter(|before| (**before as f32) < most).count() as f32;
+                tried.rows += estimated.min(most) * cost;
+            }
         }
-        Ok(found as f32 / all.max(1) as f32)
+        for tried in &mut tried {
+            tried.found /= all.max(1) as f32;
+            tried.rows /= known.len().max(1) as f32;
+        }
+        Ok(tried)
+    }
+
+    /// How many rows were estimated before a row's list came; 0 for one that is in none.
+    fn visited_after(&self, candidates: &Candidates, row: RowRef) -> u64 {
+        let place = self.parts.iter().find_map(|part| part.place(row));
+        let visited = place.and_then(|(_, list, _)| candidates.visited.get(&(list as u32)));
+        visited.copied().unwrap_or_default()
     }
 
     /// The best rows but the query's own, as far as codes tell.
@@ -239,6 +307,7 @@ impl<'a> Measuring<'a> {
         let none = Limits {
             reach: 0.0,
             margin: 0.0,
+            most: EVERYTHING,
         };
         let keys = aim.keys(&none, &self.reach);
         let mut order: Vec<usize> = (0..keys.len()).collect();
