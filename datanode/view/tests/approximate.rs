@@ -348,9 +348,16 @@ fn what_was_asked_says_how_far_to_go() {
     rows.calibrate(&[]);
     assert!(!grid.is_measuring_due() && grid.calibration().asked() >= 128);
     let (recall, after) = rows.recall(&far(150), 10, &all, accuracy);
-    eprintln!("{before} {after} {recall}");
     assert!(recall >= 0.93, "{recall}");
     assert!(after < before, "{after} rows, {before} before");
+    for k in [30, 100, 300] {
+        let (recall, _) = rows.recall(&far(60), k, &all, accuracy);
+        assert!(recall >= 0.93, "k {k}: {recall}");
+    }
+    for filter in [less("any", 50), less("any", 20), less("cluster", 40)] {
+        let (recall, _) = rows.recall(&far(100), 10, &filter, accuracy);
+        assert!(recall >= 0.92, "{filter:?}: {recall}");
+    }
 }
 
 #[test]

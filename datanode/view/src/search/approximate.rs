@@ -17,6 +17,7 @@ use crate::fresh::Part as FreshPart;
 use crate::rows::SegmentId;
 use crate::snapshot::{FreshGroup, Sealed};
 
+use super::calibrate::HITS;
 use super::exact::Scan;
 
 /// Lists between two looks at `cancel`.
@@ -138,6 +139,7 @@ pub(super) struct Reach {
     pub(super) rows: Option<u64>,
     /// Rows in lists.
     listed: u64,
+    k: usize,
 }
 
 impl Reach {
@@ -152,13 +154,19 @@ impl Reach {
             Accuracy::Effort(effort) => Some(u64::from(effort) * listed.div_ceil(grid.lists() as u64)),
             Accuracy::Recall(_) | Accuracy::Exact => None,
         };
-        Some(Self { limits, rows, listed })
+        Some(Self {
+            limits,
+            rows,
+            listed,
+            k: scan.spec.k,
+        })
     }
 
-    /// Rows to estimate at most.
+    /// Rows to estimate at most: more for those who want more hits than was measured with.
     fn most(&self) -> u64 {
-        let most = match self.limits.most < EVERYTHING {
-            true => (self.listed as f64 * f64::from(self.limits.most)) as u64,
+        let share = self.limits.most * (self.k as f32 / HITS as f32).max(1.0);
+        let most = match share < EVERYTHING {
+            true => (self.listed as f64 * f64::from(share)) as u64,
             false => u64::MAX,
         };
         self.rows.unwrap_or(most)

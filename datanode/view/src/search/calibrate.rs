@@ -19,7 +19,7 @@ use super::finalists::Finalists;
 use super::{Candidates, SearchSpec};
 
 /// Hits per query that are looked at.
-const HITS: usize = 10;
+pub(super) const HITS: usize = 10;
 
 /// A query to calibrate with.
 #[derive(Clone, Debug)]
