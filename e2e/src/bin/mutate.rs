@@ -94,13 +94,13 @@ async fn prepare(client: &Client) -> Result<()> {
         client.delete(&path).send().await?;
         let fields = json!({"fields": {
             "e": {"type": "vector", "dim": 4, "metric": "cosine"}, "t": "text", "n": "int", "s": "string",
-            "b": "bool", "x": "float", "when": "datetime", "sp": "sparse_vector",
+            "b": "bool", "x": "float", "when": "timestamp", "sp": "sparse_vector",
         }});
         client.put(&path, &fields).send().await?.expect(201)?;
         let row = |id: usize| {
             json!({
                 "id": id, "e": [id, 1, 2, 3], "t": format!("the {id} quick foxes"), "n": id, "s": format!("s{}", id % 7),
-                "b": id % 2 == 0, "x": 0.5, "when": "2026-01-01T00:00:00Z",
+                "b": id.is_multiple_of(2), "x": 0.5, "when": "2026-01-01T00:00:00Z",
                 "sp": {"indices": [id % 5, 7], "values": [0.5, 1.0]},
             })
         };
