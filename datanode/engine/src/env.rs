@@ -2,12 +2,15 @@
 
 use rhumb_seams::{CancellationToken, Clock, Ids, Tasks};
 use rhumb_store::Bucket;
+use rhumb_view::ViewError;
 use tokio::sync::Semaphore;
 
 use crate::budget::{MemtableBudget, SegmentParts};
 use crate::database::Settings;
+use crate::error::EngineError;
 use crate::lance_store::LanceEnv;
 use crate::lead::Lead;
+use crate::pinned::bug;
 use crate::sole_writer::SoleWriter;
 
 pub struct Env {
@@ -37,6 +40,17 @@ impl Env {
             Lead::Alone => self.fenced.cancel(),
             Lead::Term { term, .. } => term.fence(),
         }
+    }
+
+    /// What takes longer than a request may wait for its thread.
+    pub async fn quietly<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let done = self.tasks.compute_quietly(name, work).await;
+        done.ok_or_else(|| EngineError::Bug(format!("{name}: the work panicked")))?
+            .map_err(bug)
     }
 
     /// Memtable bytes at which one partition freezes.

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch};
 use futures::future::try_join_all;
 use rhumb_core::{FieldName, FieldType, Value, Vector, VectorType};
 use rhumb_text::{Split, SplitBuilder, TextFields};
@@ -250,47 +250,49 @@ pub struct Rows {
     length: u32,
 }
 
+/// A column's values by a type of theirs.
+type Decode<T, V> =
+    for<'a> fn(&'a ArrayRef, &'a T) -> Result<Box<dyn Iterator<Item = Option<V>> + 'a>, EngineError>;
+
 impl Rows {
     pub fn each_vector(
-        mut self,
+        self,
         ty: &VectorType,
-        mut each: impl FnMut(u32, Option<Vector>) -> Result<(), ViewError>,
+        each: impl FnMut(u32, Option<Vector>) -> Result<(), ViewError>,
+    ) -> Result<(), EngineError> {
+        self.each(rows::decode_vectors, ty, each)
+    }
+
+    fn each_value(
+        self,
+        ty: &FieldType,
+        mut each: impl FnMut(Option<Value>) -> Result<(), ViewError>,
+    ) -> Result<(), EngineError> {
+        self.each(rows::decode_column, ty, |_, value| each(value))
+    }
+
+    fn each<T, V>(
+        mut self,
+        decode: Decode<T, V>,
+        ty: &T,
+        mut each: impl FnMut(u32, Option<V>) -> Result<(), ViewError>,
     ) -> Result<(), EngineError> {
         let mut next = 0;
         while let Some((offsets, batch)) = self.batches.blocking_recv() {
             let Some(column) = batch.column_by_name(&self.columns[0]) else {
                 continue;
             };
-            for (offset, vector) in offsets.into_iter().zip(rows::decode_vectors(column, ty)?) {
+            for (offset, value) in offsets.into_iter().zip(decode(column, ty)?) {
                 (next..offset)
                     .try_for_each(|dead| each(dead, None))
                     .map_err(bug)?;
-                each(offset, vector).map_err(bug)?;
+                each(offset, value).map_err(bug)?;
                 next = offset + 1;
             }
         }
         (next..self.length)
             .try_for_each(|dead| each(dead, None))
             .map_err(bug)
-    }
-
-    fn each_value(
-        mut self,
-        ty: &FieldType,
-        mut each: impl FnMut(Option<Value>) -> Result<(), ViewError>,
-    ) -> Result<(), EngineError> {
-        let mut next = 0;
-        while let Some((offsets, batch)) = self.batches.blocking_recv() {
-            let Some(column) = batch.column_by_name(&self.columns[0]) else {
-                continue;
-            };
-            for (offset, value) in offsets.into_iter().zip(rows::decode_column(column, ty)?) {
-                (next..offset).try_for_each(|_| each(None)).map_err(bug)?;
-                each(value).map_err(bug)?;
-                next = offset + 1;
-            }
-        }
-        (next..self.length).try_for_each(|_| each(None)).map_err(bug)
     }
 
     /// A row's texts in the order of the columns; none of a dead one.

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use rhumb_core::{FieldName, Vector, VectorType};
-use rhumb_view::{Codes, Proof, RowRef, Scorer, SegmentId, ViewError};
+use rhumb_view::{Codes, Proof, RowRef, Scorer, SegmentId};
 
 use crate::error::EngineError;
-use crate::pinned::Pinned;
+use crate::pinned::{Pinned, bug};
 use crate::raw::RawVectors;
 
 /// One segment's vectors of a field, as far as they can be read quickly.
@@ -129,8 +129,4 @@ impl Pinned {
         left.retain(|row| !scored[before..].iter().any(|(done, _)| done == row));
         Ok(())
     }
-}
-
-fn bug(error: ViewError) -> EngineError {
-    EngineError::Bug(error.to_string())
 }

@@ -70,15 +70,17 @@ impl Maintenance {
     /// group sorts it.
     async fn rows_of(&self, frozen: &Arc<Frozen>) -> Result<(Vec<Row>, Vec<Killed>), EngineError> {
         let frozen = frozen.clone();
-        self.quietly("flush", move || {
-            let rows = frozen.live_rows().map(|r| Row {
-                id: r.id.clone(),
-                seq: r.seq,
-                document: r.document.clone(),
-            });
-            Ok((rows.collect(), frozen.killed()?))
-        })
-        .await
+        self.shared
+            .env
+            .quietly("flush", move || {
+                let rows = frozen.live_rows().map(|r| Row {
+                    id: r.id.clone(),
+                    seq: r.seq,
+                    document: r.document.clone(),
+                });
+                Ok((rows.collect(), frozen.killed()?))
+            })
+            .await
     }
 
     /// The view shows the rows as a segment of the base.
@@ -91,7 +93,7 @@ impl Maintenance {
         let with = Sealing::of(&self.shared)?;
         let frozen = frozen.clone();
         // What is long happens outside the lock that every reader takes.
-        let swap = self.quietly("seal", move || {
+        let swap = self.shared.env.quietly("seal", move || {
             let segment = fragment.map(|number| with.segment(number, &frozen)).transpose()?;
             Swap::freeze(&frozen, segment)
         });

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::budget::SegmentPart;
 use crate::error::EngineError;
 use crate::partition::Shared;
-use crate::pinned::Pinned;
+use crate::pinned::{Pinned, bug};
 use crate::rows;
 use crate::view_files::FileName;
 
@@ -283,19 +283,8 @@ impl Indexer {
         work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, ViewError> + Send + 'static,
     ) -> Result<T, EngineError> {
         let stop = self.stop.clone();
-        let done = self
-            .shared
-            .env
-            .tasks
-            .compute_quietly(name, move || work(&|| stop.is_cancelled()));
-        match done.await {
-            Some(Ok(result)) => Ok(result),
-            Some(Err(ViewError::Cancelled)) => {
-                Err(EngineError::Unavailable("the partition is closing".into()))
-            }
-            Some(Err(error)) => Err(bug(error)),
-            None => Err(EngineError::Bug(format!("{name}: the work panicked"))),
-        }
+        let env = &self.shared.env;
+        env.quietly(name, move || work(&|| stop.is_cancelled())).await
     }
 }
 
@@ -426,8 +415,4 @@ fn is_outgrown(grid: &Grid, rows: u64) -> bool {
 
 fn worth_saving(segment: &Segment) -> bool {
     segment.len() >= WORTH_SAVING
-}
-
-fn bug(error: ViewError) -> EngineError {
-    EngineError::Bug(error.to_string())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rhumb_core::{Seq, Slot};
 use rhumb_store::log::Claim;
-use rhumb_view::{Frozen, Segment, Swap, ViewError};
+use rhumb_view::{Frozen, Segment, Swap};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::budget::SegmentPart;
 use crate::error::EngineError;
 use crate::idem;
 use crate::partition::Shared;
+use crate::pinned::bug;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -174,28 +175,19 @@ impl Maintenance {
             sealed
         };
         let shared = self.shared.clone();
-        self.quietly("settle", move || {
-            shared.view.settle();
-            Ok(())
-        })
-        .await?;
+        self.shared
+            .env
+            .quietly("settle", move || {
+                shared.view.settle();
+                Ok(())
+            })
+            .await?;
         let snapshot = self.shared.view.snapshot();
         if let Some(sealed) = sealed.and_then(|id| snapshot.segment(id)) {
             self.note_parts(sealed.segment());
         }
         self.shared.index_due.notify_one();
         Ok(())
-    }
-
-    /// What takes longer than a request may wait for its thread.
-    pub(super) async fn quietly<T: Send + 'static>(
-        &self,
-        name: &'static str,
-        work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
-    ) -> Result<T, EngineError> {
-        let done = self.shared.env.tasks.compute_quietly(name, work).await;
-        done.ok_or_else(|| EngineError::Bug(format!("{name}: the work panicked")))?
-            .map_err(bug)
     }
 
     fn note_parts(&self, segment: &Arc<Segment>) {
@@ -238,8 +230,4 @@ impl Maintenance {
         }
         Ok(())
     }
-}
-
-pub(super) fn bug(e: rhumb_view::ViewError) -> EngineError {
-    EngineError::Bug(e.to_string())
 }

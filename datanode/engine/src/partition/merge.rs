@@ -9,9 +9,9 @@ use roaring::RoaringBitmap;
 
 use crate::base::{self, Base, Change};
 use crate::error::EngineError;
-use crate::partition::maintain::{Maintenance, bug};
+use crate::partition::maintain::Maintenance;
 use crate::partition::merge_policy;
-use crate::pinned::Pinned;
+use crate::pinned::{Pinned, bug};
 
 impl Maintenance {
     /// Merges fragments while the policy finds some, one commit each.
@@ -95,11 +95,14 @@ impl Maintenance {
             .collect();
         let swap = match fragment {
             None => {
-                self.quietly("merge", move || old.replaced(snapshot, None, &[]))
+                shared
+                    .env
+                    .quietly("merge", move || old.replaced(snapshot, None, &[]))
                     .await?
             }
             Some(fragment) => {
-                let (segment, mapping, old) = self
+                let (segment, mapping, old) = shared
+                    .env
                     .quietly("merge", move || {
                         let (segment, mapping) = old.merged(fragment)?;
                         for (grid, field, ty) in &vectors {
@@ -109,7 +112,9 @@ impl Maintenance {
                     })
                     .await?;
                 self.complete_parts(&segment, &merged, &old).await?;
-                self.quietly("merge", move || old.replaced(snapshot, Some(segment), &mapping))
+                shared
+                    .env
+                    .quietly("merge", move || old.replaced(snapshot, Some(segment), &mapping))
                     .await?
             }
         };

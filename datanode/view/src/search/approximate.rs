@@ -144,11 +144,11 @@ pub(super) struct Reach {
 
 impl Reach {
     /// `None` when only an exact search will do.
-    pub(super) fn of(scan: &Scan<'_>, grid: &Grid, listed: u64) -> Option<Self> {
+    fn of(scan: &Scan<'_>, grid: &Grid, calibration: &Calibration, listed: u64) -> Option<Self> {
         let accuracy = scan.spec.accuracy;
         let limits = match scan.limits {
             Some(limits) => limits,
-            None => grid.calibration().limits(accuracy, 1.0)?,
+            None => calibration.limits(accuracy, 1.0)?,
         };
         let rows = match accuracy {
             Accuracy::Effort(effort) => Some(u64::from(effort) * listed.div_ceil(grid.lists() as u64)),
@@ -165,11 +165,15 @@ impl Reach {
     /// Rows to estimate at most: more for those who want more hits than was measured with.
     fn most(&self) -> u64 {
         let share = self.limits.most * (self.k as f32 / HITS as f32).max(1.0);
-        let most = match share < EVERYTHING {
-            true => (self.listed as f64 * f64::from(share)) as u64,
-            false => u64::MAX,
-        };
-        self.rows.unwrap_or(most)
+        self.rows.unwrap_or(rows_at(share, self.listed))
+    }
+}
+
+/// What a share of the listed rows is, as an end of a search.
+pub(super) fn rows_at(share: f32, listed: u64) -> u64 {
+    match share < EVERYTHING {
+        true => (listed as f64 * f64::from(share)) as u64,
+        false => u64::MAX,
     }
 }
 
@@ -193,16 +197,18 @@ impl<'a> Course<'a> {
             listed = others;
             let rows = parts.iter().map(|part| u64::from(part.lists.listed())).sum();
             let aim = scan.scorer.query().and_then(|query| Aim::new(&grid, query));
+            let calibration = grid.calibration();
             if scan.limits.is_none() {
-                let again = grid.calibration().asked() > 0;
+                let again = calibration.asked() > 0;
                 scan.calibration_due |= grid.asked().note(scan.spec.query, again);
             }
-            if let (Some(aim), Some(reach)) = (aim, Reach::of(scan, &grid, rows)) {
+            let reach = Reach::of(scan, &grid, &calibration, rows);
+            if let (Some(aim), Some(reach)) = (aim, reach) {
                 courses.push(Self {
                     parts,
                     aim,
                     reach,
-                    calibration: grid.calibration(),
+                    calibration,
                 });
             }
         }
@@ -218,6 +224,7 @@ impl<'a> Course<'a> {
             aim: &self.aim,
             reach: self.reach,
             most: self.reach.most(),
+            longest: longest_reach(self.parts.iter().map(|part| &*part.lists)),
             waiting: [none(), none()],
             passing: Passing::default(),
             estimated: 0,
@@ -236,6 +243,8 @@ struct Walk<'w, 'a> {
     reach: Reach,
     /// Rows to estimate at most.
     most: u64,
+    /// Per list the longest residual in any part.
+    longest: Vec<f32>,
     /// Rows to be ranked, by part: found in the last list, and in this one.
     waiting: [Vec<Vec<u32>>; 2],
     passing: Passing,
@@ -250,8 +259,7 @@ impl Walk<'_, '_> {
         if spec.mask.is_none() || self.scan.limits.is_some() {
             return;
         }
-        let reach = longest_reach(self.parts.iter().map(|part| &*part.lists));
-        let mut keys = self.aim.keys(&self.reach.limits, &reach);
+        let mut keys = self.aim.keys(&self.reach.limits, &self.longest);
         let nearby = take_least::<NEARBY_LISTS>(&mut keys).map(|packed| unpack(packed).1);
         let (mut passing, mut all) = (0, 0);
         for part in self.parts {
@@ -269,10 +277,7 @@ impl Walk<'_, '_> {
 
     fn run(&mut self) -> Result<(), ViewError> {
         self.strays()?;
-        let mut keys = self.aim.keys(
-            &self.reach.limits,
-            &longest_reach(self.parts.iter().map(|part| &*part.lists)),
-        );
+        let mut keys = self.aim.keys(&self.reach.limits, &self.longest);
         let lists = keys.len();
         let mean = self
             .parts

@@ -13,7 +13,7 @@ use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
 use crate::snapshot::Snapshot;
 
-use super::approximate::longest_reach;
+use super::approximate::{longest_reach, rows_at};
 use super::exact::Scan;
 use super::finalists::Finalists;
 use super::{Candidates, SearchSpec};
@@ -198,12 +198,11 @@ impl<'a> Measuring<'a> {
         let Some(bar) = hits.iter().map(|(_, score)| *score).reduce(f32::min) else {
             return Ok(None);
         };
-        let scorer = Scorer::new(self.grid.ty(), &query.vector)?;
-        let Some(aim) = scorer.query().and_then(|query| Aim::new(self.grid, query)) else {
+        let Some(aim) = self.aim(query)? else {
             return Ok(None);
         };
         for (row, _) in &hits {
-            if let Some((part, list, position)) = self.parts.iter().find_map(|part| part.place(*row)) {
+            if let Some((part, list, position)) = self.place(*row) {
                 needed.reaches.push(aim.needed_reach(list, &self.reach, bar));
                 let margin = aim.needed_margin(&part.lists, list, position, bar);
                 needed.margins.push(margin);
@@ -215,7 +214,7 @@ impl<'a> Measuring<'a> {
     /// What searches within these limits find of the known hits, for each of the ends: one
     /// search tells for all, since they differ only in where it stops.
     fn try_out(&self, known: &[Known<'_>], limits: Limits) -> Result<Vec<Tried>, ViewError> {
-        let listed: u32 = self.parts.iter().map(|part| part.lists.listed()).sum();
+        let listed = self.listed();
         let mut all = 0;
         let mut tried: Vec<Tried> = self
             .ends
@@ -241,12 +240,9 @@ impl<'a> Measuring<'a> {
                 .map(|(row, _)| self.visited_after(&candidates, *row))
                 .collect();
             for tried in &mut tried {
-                let most = match tried.most < EVERYTHING {
-                    true => tried.most * listed as f32,
-                    false => f32::INFINITY,
-                };
-                tried.found += before.iter().filter(|before| (**before as f32) < most).count() as f32;
-                tried.rows += estimated.min(most) * cost;
+                let most = rows_at(tried.most, listed);
+                tried.found += before.iter().filter(|before| **before < most).count() as f32;
+                tried.rows += estimated.min(most as f32) * cost;
             }
         }
         for tried in &mut tried {
@@ -256,9 +252,26 @@ impl<'a> Measuring<'a> {
         Ok(tried)
     }
 
+    /// The query as the grid sees it; `None` when it cannot place it.
+    fn aim(&self, query: &CalibrationQuery) -> Result<Option<Aim>, ViewError> {
+        let scorer = Scorer::new(self.grid.ty(), &query.vector)?;
+        Ok(scorer.query().and_then(|query| Aim::new(self.grid, query)))
+    }
+
+    /// Rows in lists.
+    fn listed(&self) -> u64 {
+        let listed = self.parts.iter().map(|part| u64::from(part.lists.listed()));
+        listed.sum()
+    }
+
+    /// The part, list and position of a row that stands in one.
+    fn place(&self, row: RowRef) -> Option<(&Sample, usize, usize)> {
+        self.parts.iter().find_map(|part| part.place(row))
+    }
+
     /// How many rows were estimated before a row's list came; 0 for one that is in none.
     fn visited_after(&self, candidates: &Candidates, row: RowRef) -> u64 {
-        let place = self.parts.iter().find_map(|part| part.place(row));
+        let place = self.place(row);
         let visited = place.and_then(|(_, list, _)| candidates.visited.get(&(list as u32)));
         visited.copied().unwrap_or_default()
     }
@@ -294,8 +307,7 @@ impl<'a> Measuring<'a> {
         let shares = SHARES.into_iter().cycle();
         let regions = spread(queries, REGIONS).into_iter().rev().zip(shares);
         let region = |(query, share): (CalibrationQuery, f32)| {
-            let scorer = Scorer::new(self.grid.ty(), &query.vector)?;
-            let aim = scorer.query().and_then(|query| Aim::new(self.grid, query));
+            let aim = self.aim(&query)?;
             Ok(aim.map(|aim| self.around(&aim, share)))
         };
         let regions: Result<Vec<_>, ViewError> = regions.map(region).collect();
@@ -312,16 +324,15 @@ impl<'a> Measuring<'a> {
         let keys = aim.keys(&none, &self.reach);
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_unstable_by(|&a, &b| keys[a].total_cmp(&keys[b]));
-        let all: usize = self.parts.iter().map(|part| part.lists.listed() as usize).sum();
-        let mut left = (all as f64 * f64::from(share)) as usize;
+        let mut left = rows_at(share, self.listed());
         let mut chosen = vec![false; keys.len()];
         for list in order {
             let rows: usize = self.parts.iter().map(|part| part.lists.rows_of(list).len()).sum();
             chosen[list] = left > 0;
-            left = left.saturating_sub(rows);
+            left = left.saturating_sub(rows as u64);
         }
         RowMask::choose(self.snapshot, |row| {
-            let place = self.parts.iter().find_map(|part| part.place(row));
+            let place = self.place(row);
             place.is_some_and(|(_, list, _)| chosen[list])
         })
     }
