@@ -6,6 +6,8 @@
 //!   does not lead) waits a while for a leader to appear: clients see a pause, not an error.
 //! - One that may have been served is repeated only if that is safe: it reads, or carries an
 //!   idempotency key.  Else a write's outcome is unknown, and the client is told so.
+//! - Once a write may have been served, no later refusal says that it was not: what refused
+//!   the repeat knows nothing of the first try.
 //! - Small bodies are read first, so that they can be sent again; others are passed on as
 //!   they come, and have one try.
 
@@ -134,20 +136,22 @@ pub async fn serve(
     };
     let deadline = Instant::now() + HOLD;
     let mut leader = member.cluster.board.subscribe(slot);
+    // Some try may have been served, and nobody has said what became of it.
+    let mut doubtful = false;
     loop {
         let now = leader.borrow_and_update().clone();
         let tried = try_once(app, member, now, number, &mut parcel, request_id).await;
-        match tried {
+        let over = match tried {
+            Try::Answered(response) if doubtful && !settles(route, response.status()) => true,
             Try::Answered(response) => return response,
-            Try::Lost if !parcel.is_safe_to_repeat(route) => return refused(lost(route)),
-            Try::Elsewhere if parcel.is_gone() => return refused(nobody()),
-            Try::Elsewhere | Try::Lost => {}
-        }
-        if Instant::now() >= deadline {
-            return refused(match tried {
-                Try::Lost => lost(route),
-                Try::Answered(_) | Try::Elsewhere => nobody(),
-            });
+            Try::Lost => {
+                doubtful = true;
+                !parcel.is_safe_to_repeat(route)
+            }
+            Try::Elsewhere => parcel.is_gone(),
+        };
+        if over || Instant::now() >= deadline {
+            return refused(if doubtful { lost(route) } else { nobody() });
         }
         let news = async {
             tokio::select! {
@@ -205,6 +209,12 @@ async fn try_once(
             }
         }
     }
+}
+
+/// Whether the answer to a repeat also tells what became of the try before.  Who judges a
+/// write finds its key first; who is too busy, or cannot judge, has not looked.
+fn settles(route: &Route, answer: StatusCode) -> bool {
+    route.reads() || !(answer.is_server_error() || answer == StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// The second segment after `/v1/collections/`, if it can be a name at all.
@@ -298,6 +308,13 @@ mod tests {
         path.parse().expect("a path")
     }
 
+    fn route(op: &str) -> &'static Route {
+        rhumb_api::ROUTES
+            .iter()
+            .find(|r| r.op.name() == op)
+            .expect("a route")
+    }
+
     #[test]
     fn the_collection_of_a_path_is_its_third_segment() {
         assert_eq!(
@@ -323,17 +340,21 @@ mod tests {
             Parcel { parts, body }
         };
         let whole = || Held::Whole(Bytes::new());
-        let route = |op: &str| {
-            rhumb_api::ROUTES
-                .iter()
-                .find(|r| r.op.name() == op)
-                .expect("a route")
-        };
         let (read, write) = (route("query"), route("write_documents"));
         assert!(parcel(&[], whole()).is_safe_to_repeat(read));
         assert!(!parcel(&[], whole()).is_safe_to_repeat(write));
         assert!(parcel(&[("idempotency-key", "k")], whole()).is_safe_to_repeat(write));
         assert!(!parcel(&[("idempotency-key", "k")], Held::Once(None)).is_safe_to_repeat(write));
+    }
+
+    #[test]
+    fn a_busy_leader_does_not_settle_a_write_that_another_may_have_served() {
+        let (read, write) = (route("query"), route("write_documents"));
+        for (status, settled) in [(200, true), (412, true), (422, true), (429, false), (503, false)] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(settles(write, status), settled, "{status}");
+            assert!(settles(read, status), "{status}");
+        }
     }
 
     #[test]
