@@ -32,6 +32,8 @@ pub enum Error {
     Certificates(#[from] rcgen::Error),
     #[error("http client: {0}")]
     Http(#[from] reqwest::Error),
+    #[error("no end within {0:?}: the API server or a data node does not answer")]
+    TooLong(Duration),
     #[error("the admin key cannot be made: {0}")]
     AdminKey(#[from] rustls::Error),
 }

@@ -19,6 +19,7 @@ use rhumb_crds::{Collection, Shard, VectorDatabase};
 use rhumb_seams::{CancellationToken, Clock, OnExit, Rand, Tasks};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::args::Args;
 use crate::context::{CONNECT_TIMEOUT, Context, Error, Settings};
@@ -28,6 +29,8 @@ use crate::{collection, database, http};
 const LEASE: &str = "rhumb-operator";
 /// Objects that are reconciled at once.
 const CONCURRENCY: u16 = 16;
+/// Every write of a reconcile may be repeated, so it can be cut off anywhere.
+const LONGEST: Duration = Duration::from_secs(30);
 /// A burst of events about one object is one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
@@ -44,10 +47,10 @@ pub enum StartError {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, StartError> {
-    let config = Config::infer().await?;
-    let mut election_config = config.clone();
-    // A renewal that is retried for minutes is a lease that is lost.
-    election_config.default_retry = false;
+    let mut config = Config::infer().await?;
+    // The client would go on for minutes, with ever longer pauses: a renewal is a lost lease
+    // by then, and a reconcile reports what was true before an outage.
+    config.default_retry = false;
     let settings = Settings {
         namespace: args.namespace.clone(),
         data_node_image: args.data_node_image.clone(),
@@ -58,7 +61,7 @@ pub async fn run(args: Args) -> Result<ExitCode, StartError> {
         .build()?;
     let (clock, rand) = (Clock::system(), Rand::from_entropy());
     let context = Arc::new(Context::new(
-        Client::try_from(config)?,
+        Client::try_from(config.clone())?,
         settings,
         data_nodes,
         clock.clone(),
@@ -74,7 +77,7 @@ pub async fn run(args: Args) -> Result<ExitCode, StartError> {
     );
 
     let me = format!("{}_{:016x}", args.pod_name, rand.u64());
-    let election_client = Client::try_from(election_config)?;
+    let election_client = Client::try_from(config)?;
     let mut elector = Elector::new(election_client, &args.namespace, LEASE, me, TIMING, clock, rand);
     tracing::info!("waiting for the lease");
     tokio::select! {
@@ -188,6 +191,15 @@ fn database_of(pod: &Pod) -> Option<ObjectRef<VectorDatabase>> {
     Some(ObjectRef::new(name).within(pod.metadata.namespace.as_deref()?))
 }
 
+/// An API server that went away over a request may never answer it, and nothing else would
+/// look at the object meanwhile.
+async fn bounded(reconciling: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
+    match timeout(LONGEST, reconciling).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::TooLong(LONGEST)),
+    }
+}
+
 async fn drive<K, F>(
     controller: Controller<K>,
     reconcile: fn(Arc<K>, Arc<Context>) -> F,
@@ -197,7 +209,11 @@ async fn drive<K, F>(
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
     controller
-        .run(reconcile, database::error_policy, context.clone())
+        .run(
+            move |object, context| Box::pin(bounded(reconcile(object, context))),
+            database::error_policy,
+            context.clone(),
+        )
         .for_each(|result| async move {
             // Errors of reconciles were handled by the policy; a watch that fails, as
             // before the CRDs are there, is tried again.
@@ -206,4 +222,17 @@ async fn drive<K, F>(
             }
         })
         .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reconcile_that_is_never_answered_ends() {
+        let ended = bounded(std::future::pending()).await;
+        assert!(matches!(ended, Err(Error::TooLong(_))));
+        let done = bounded(std::future::ready(Ok(Action::await_change()))).await;
+        assert_eq!(done.expect("done"), Action::await_change());
+    }
 }

@@ -9,6 +9,7 @@
 
 mod collections;
 mod documents;
+mod erasure;
 mod identity;
 mod legs;
 mod openapi;
@@ -24,6 +25,9 @@ pub use collections::{
 pub use documents::{
     Condition, DocumentList, GetDocuments, GotDocuments, ImportDone, ImportFailure, ImportProgress, Include,
     OneDocument, PartialOutcome, PartitionOutcome, Patched, WriteAnswer, WriteRequest,
+};
+pub use erasure::{
+    EraseRequest, ErasedObject, ErasureCertificate, LeftObject, ObjectHolds, PartitionErasure,
 };
 pub use identity::{
     AuditPage, AuditRecord, Claims, CreatedKey, Grant, GrantedOperation, GroupDefinition, GroupInfo, KeyInfo,

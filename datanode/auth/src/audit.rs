@@ -151,11 +151,20 @@ pub fn verify<'a>(name: &str, segments: impl Iterator<Item = &'a str>) -> Result
 }
 
 fn hash(prev: &str, record: &str) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
     // The length keeps the two apart.
-    context.update(&(prev.len() as u64).to_le_bytes());
-    context.update(prev.as_bytes());
-    context.update(record.as_bytes());
+    sha256(&[
+        &(prev.len() as u64).to_le_bytes(),
+        prev.as_bytes(),
+        record.as_bytes(),
+    ])
+}
+
+/// Of all parts, one after the other, in hexadecimal digits.
+pub fn sha256(parts: &[&[u8]]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
     let mut text = String::with_capacity(64);
     for byte in context.finish().as_ref() {
         for digit in [byte >> 4, byte & 15] {

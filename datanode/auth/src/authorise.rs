@@ -62,7 +62,7 @@ pub fn rule(op: Op) -> Rule {
         }
         Op::PutCollection | Op::PatchCollection => Rule::Collection(Schema),
         // The rows of others go with it; how many there are shows.
-        Op::DeleteCollection | Op::OptimizeCollection => Rule::WholeCollection(Schema),
+        Op::DeleteCollection | Op::OptimizeCollection | Op::EraseDocuments => Rule::WholeCollection(Schema),
         Op::GetGroup | Op::PutGroup => Rule::Group,
         Op::CreateKey
         | Op::ListKeys

@@ -11,7 +11,7 @@ pub enum Operation {
     /// Documents, and what a collection looks like.
     Read,
     Write,
-    /// Create, change, optimize and delete collections.
+    /// Create, change, optimize and delete collections; erase documents.
     Schema,
     /// Identities and the audit; only together with all collections.
     Admin,

@@ -115,11 +115,12 @@ impl Cluster {
         led: Arc<dyn Led>,
         world: World,
     ) -> Result<Self, ClusterError> {
-        let config = Config::incluster()?;
-        let mut patient = config.clone();
-        patient.read_timeout = Some(SILENCE);
-        let mut strict = config;
+        let mut strict = Config::incluster()?;
+        // The client would go on for minutes, with ever longer pauses; whoever asks here knows
+        // better when to ask again.
         strict.default_retry = false;
+        let mut patient = strict.clone();
+        patient.read_timeout = Some(SILENCE);
         let clients = Clients {
             watching: Client::try_from(patient)?,
             writing: Client::try_from(strict)?,

@@ -30,12 +30,14 @@ use lance_core::utils::deletion::DeletionVector;
 use lance_io::object_store::ObjectStore;
 use lance_io::utils::CachedFileSize;
 use lance_table::format::Fragment;
+use lance_table::io::deletion::relative_deletion_file_path;
 use object_store::path::Path;
 use rhumb_core::{FieldName, Schema};
 use roaring::RoaringBitmap;
 
 use crate::error::EngineError;
 use crate::lance_store::LanceEnv;
+use crate::remains::TableFiles;
 use crate::rows::{self, Row};
 
 /// Rows per Arrow batch handed to the Lance writer: bounds its buffers.
@@ -217,6 +219,26 @@ impl Base {
         let files = self.dataset.fragments().iter().flat_map(|f| &f.files);
         let stem = |path: &str| path.split_once('.').map_or(path, |(stem, _)| stem).to_owned();
         files.map(|file| stem(&file.path)).collect()
+    }
+
+    /// What this version consists of.
+    pub fn files(&self) -> TableFiles {
+        let manifest = self.dataset.manifest();
+        let mut rows = BTreeSet::new();
+        for fragment in self.dataset.fragments().iter() {
+            rows.extend(fragment.files.iter().map(|file| format!("data/{}", file.path)));
+            rows.extend(
+                fragment
+                    .deletion_file
+                    .iter()
+                    .map(|file| relative_deletion_file_path(fragment.id, file)),
+            );
+        }
+        TableFiles {
+            version: self.version(),
+            rows,
+            transaction: manifest.transaction_file.clone(),
+        }
     }
 
     pub async fn object_store(&self) -> Result<Arc<ObjectStore>, EngineError> {

@@ -119,7 +119,8 @@ impl Collection {
     /// of them is asked.
     async fn prepare(&self, write: &Write) -> Result<(), EngineError> {
         if let Some(filter) = &write.delete_by_filter {
-            let matched = (0..self.cells.len() as u32)
+            let matched = self
+                .indexes()
                 .map(|index| async move { self.partition(index).await?.shared.matching(filter).await });
             try_join_all(matched).await?;
         }
@@ -145,7 +146,7 @@ impl Collection {
         consistency: Consistency,
         session: &[(u32, Position)],
     ) -> Result<Reading, EngineError> {
-        let parts = (0..self.cells.len() as u32).map(|index| async move {
+        let parts = self.indexes().map(|index| async move {
             let partition = self.partition(index).await?;
             let pinned = partition.pin();
             // After the pin: who led then knew of every write acknowledged before (P14).
@@ -197,7 +198,7 @@ impl Collection {
 
     pub async fn stats(&self) -> Result<Stats, EngineError> {
         let mut stats = Stats::default();
-        for index in 0..self.cells.len() as u32 {
+        for index in self.indexes() {
             let pinned = self.partition(index).await?.pin();
             stats.rows += pinned.snapshot.live_rows();
             stats.unindexed_rows += pinned.snapshot.fresh_rows();
@@ -211,15 +212,19 @@ impl Collection {
     /// sealed segment.
     pub async fn optimize(&self) -> Result<(), EngineError> {
         try_join_all(
-            (0..self.cells.len() as u32)
+            self.indexes()
                 .map(|index| async move { self.partition(index).await?.optimize().await }),
         )
         .await?;
         Ok(())
     }
 
+    pub(crate) fn indexes(&self) -> std::ops::Range<u32> {
+        0..self.cells.len() as u32
+    }
+
     /// Opens it when it is not.
-    async fn partition(&self, index: u32) -> Result<Arc<Partition>, EngineError> {
+    pub(crate) async fn partition(&self, index: u32) -> Result<Arc<Partition>, EngineError> {
         *self.used.lock() = Instant::now();
         self.lead.check()?;
         let cell = &self.cells[index as usize];
@@ -285,7 +290,7 @@ impl Collection {
 
     /// Opens each partition if need be, stops it and seals it for good.
     pub(crate) async fn seal(&self) -> Result<(), EngineError> {
-        for index in 0..self.cells.len() as u32 {
+        for index in self.indexes() {
             match self.partition(index).await {
                 Ok(partition) => partition.seal().await?,
                 // Sealed by an earlier attempt, which may have got as far as its keys.

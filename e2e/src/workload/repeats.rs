@@ -1,7 +1,9 @@
 //! Requests that were answered once and are sent again at the end: the first answer must
 //! come back, and nothing may happen.
 
-use crate::client::{Answer, Client};
+use std::time::{Duration, Instant};
+
+use crate::client::{Answer, Client, NoAnswer};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::Value;
@@ -9,6 +11,8 @@ use serde_json::Value;
 use super::world::{World, lock};
 
 const KEPT: usize = 150;
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Default)]
 pub struct Repeats {
@@ -45,16 +49,28 @@ impl Repeats {
     }
 }
 
+/// A request with a key may be sent until it is answered: a network that is not quite well
+/// yet is not what is judged here.
+async fn answered(client: &Client, path: &str, key: &str, body: &Value) -> Result<Answer, NoAnswer> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let answer = client
+            .post(path, body)
+            .header("idempotency-key", key)
+            .send()
+            .await;
+        if answer.is_ok() || Instant::now() >= until {
+            return answer;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 pub async fn repeat_all(world: &World, client: &Client) -> usize {
     let repeats = lock(&world.repeats).kept.clone();
     let path = world.documents();
     for Repeat { key, body, first } in &repeats {
-        match client
-            .post(&path, body)
-            .header("idempotency-key", key)
-            .send()
-            .await
-        {
+        match answered(client, &path, key, body).await {
             Ok(answer) if answer.status == 200 && answer.json() == *first => {}
             Ok(answer) => world.violation(format!(
                 "a repeat differs from its first answer {first}:\n{answer}"

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use crate::{collection, document, documents};
 
 /// Every route of the contract with the methods it takes.
-pub const ROUTES: [(&str, &[&str]); 16] = [
+pub const ROUTES: [(&str, &[&str]); 17] = [
     ("/v1/collections", &["GET"]),
     ("/v1/collections/{collection}", &["DELETE", "GET", "PATCH", "PUT"]),
     ("/v1/collections/{collection}/optimize", &["POST"]),
+    ("/v1/collections/{collection}/erase", &["POST"]),
     ("/v1/collections/{collection}/documents", &["GET", "POST"]),
     (
         "/v1/collections/{collection}/documents/{id}",

@@ -15,6 +15,7 @@ mod collections;
 mod columns;
 mod conditions;
 mod documents;
+mod erase;
 mod exchange;
 mod filter_oracle;
 mod filters;

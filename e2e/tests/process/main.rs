@@ -4,6 +4,8 @@
     reason = "a black box lives in real time, with real chance and real processes: nothing here is simulated"
 )]
 
+mod erase;
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

@@ -23,7 +23,7 @@ fn kind(method: &str, path: &str) -> Kind {
         (_, "/metrics" | "/v1/status") => Kind::Monitor,
         (_, path) if !path.starts_with("/v1/collections/") => Kind::Admin,
         ("get", _) => Kind::Read,
-        ("post", path) if path.ends_with("/optimize") => Kind::Schema,
+        ("post", path) if path.ends_with("/optimize") || path.ends_with("/erase") => Kind::Schema,
         ("post", path) if path.ends_with("/documents") || path.ends_with("/import") => Kind::Write,
         ("post", _) => Kind::Read,
         (_, path) if path.ends_with("/{collection}") => Kind::Schema,
@@ -151,7 +151,8 @@ async fn every_route_lets_in_whom_it_is_for_and_nobody_else() {
                 says_nothing(&told);
             }
         }
-        let whole = path.ends_with("/optimize") || (method == "delete" && path.ends_with("/{collection}"));
+        let of_all = path.ends_with("/optimize") || path.ends_with("/erase");
+        let whole = of_all || (method == "delete" && path.ends_with("/{collection}"));
         if kind != Kind::Open {
             let told = ask(&server, Some(&filtered), &method, &path).await;
             // The empty document lies outside the rows that the key may write.

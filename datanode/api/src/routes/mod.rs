@@ -33,6 +33,7 @@ pub enum Op {
     PatchCollection,
     DeleteCollection,
     OptimizeCollection,
+    EraseDocuments,
     WriteDocuments,
     ScanDocuments,
     GetDocuments,
@@ -151,6 +152,7 @@ impl Route {
             | Op::PatchCollection
             | Op::DeleteCollection
             | Op::OptimizeCollection
+            | Op::EraseDocuments
             | Op::WriteDocuments
             | Op::PutDocument
             | Op::PatchDocument
@@ -219,6 +221,7 @@ impl Op {
             Self::PatchCollection => "patch_collection",
             Self::DeleteCollection => "delete_collection",
             Self::OptimizeCollection => "optimize_collection",
+            Self::EraseDocuments => "erase_documents",
             Self::WriteDocuments => "write_documents",
             Self::ScanDocuments => "scan_documents",
             Self::GetDocuments => "get_documents",

@@ -7,12 +7,12 @@ use super::{ARROW, Answer, Body, CSV, JSON, Method, NDJSON, Op, PARQUET, Route, 
 
 use crate::{
     Aggregate, AggregateAnswer, CollectionDefinition, CollectionInfo, CollectionList, CollectionPatch,
-    DocumentList, GetDocuments, GotDocuments, Health, ImportDone, ImportProgress, OneDocument,
-    OptimizeAnswer, OptimizeRequest, Patched, QueryAnswer, QueryRequest, RecallAnswer, RecallRequest, Status,
-    WriteAnswer, WriteRequest,
+    DocumentList, EraseRequest, ErasureCertificate, GetDocuments, GotDocuments, Health, ImportDone,
+    ImportProgress, OneDocument, OptimizeAnswer, OptimizeRequest, Patched, QueryAnswer, QueryRequest,
+    RecallAnswer, RecallRequest, Status, WriteAnswer, WriteRequest,
 };
 
-pub(super) const ROUTES: [Route; 23] = [
+pub(super) const ROUTES: [Route; 24] = [
     Route {
         op: Op::ListCollections,
         method: Method::Get,
@@ -105,6 +105,30 @@ pub(super) const ROUTES: [Route; 23] = [
             json(202, "The work has begun", &[of::<OptimizeAnswer>]),
         ],
         refusals: &[Code::CollectionNotFound, Code::UnknownField],
+    },
+    Route {
+        op: Op::EraseDocuments,
+        method: Method::Post,
+        path: "/v1/collections/{collection}/erase",
+        summary: "Deletes documents so that no object of the bucket holds them any more",
+        params: &[COLLECTION],
+        request: Some(Body {
+            about: "What is to be erased; may be left out",
+            required: false,
+            types: &[(JSON, Some(of::<EraseRequest>))],
+        }),
+        answers: &[json(200, "What was done and found", &[of::<ErasureCertificate>])],
+        refusals: &[
+            Code::CollectionNotFound,
+            Code::InvalidFilter,
+            Code::InvalidId,
+            Code::InvalidValue,
+            Code::LimitExceeded,
+            Code::TypeMismatch,
+            Code::UnknownField,
+            Code::OutcomeUnknown,
+            Code::PartiallyApplied,
+        ],
     },
     Route {
         op: Op::WriteDocuments,

@@ -1,6 +1,6 @@
 //! The serial maintenance loop of a partition: flush, merge, collect.  Run by its leader
 //! alone, one step at a time, so that no two steps ever race for the base.
-//! The steps: `flush`, `merge`.
+//! The steps: `flush`, `merge`, `purge`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::budget::SegmentPart;
 use crate::error::EngineError;
 use crate::idem;
 use crate::partition::Shared;
+use crate::partition::purge::PurgeJob;
 use crate::pinned::bug;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -31,6 +32,10 @@ pub enum Job {
     Flush(FlushJob),
     /// Merge whatever can be merged, then tell.
     Optimize(oneshot::Sender<()>),
+    /// Rewrite every fragment with dead rows, then tell.
+    RewriteDead(oneshot::Sender<()>),
+    /// Delete every object that is not needed any more, and tell what is left.
+    Purge(PurgeJob),
 }
 
 /// A frozen memtable on its way into the base.
@@ -59,6 +64,7 @@ enum Step<'a> {
     Merge,
     /// All there is.
     MergeAll,
+    RewriteDead,
 }
 
 impl Step<'_> {
@@ -66,6 +72,7 @@ impl Step<'_> {
         match self {
             Self::Flush(_) => "flush",
             Self::Merge | Self::MergeAll => "merge",
+            Self::RewriteDead => "erasure",
         }
     }
 }
@@ -90,12 +97,9 @@ impl Maintenance {
                     self.shared.env.memtables.free(job.bytes);
                     flushed && (!self.jobs.is_empty() || self.until_done(Step::Merge).await)
                 }
-                Job::Optimize(done) => {
-                    let merged = self.until_done(Step::MergeAll).await;
-                    // Dropped unsent, it says that the partition is lost.
-                    merged.then(|| done.send(()));
-                    merged
-                }
+                Job::Optimize(done) => self.told(Step::MergeAll, done).await,
+                Job::RewriteDead(done) => self.told(Step::RewriteDead, done).await,
+                Job::Purge(job) => self.purged(job).await,
             };
             if !goes_on {
                 break;
@@ -114,6 +118,13 @@ impl Maintenance {
         self.claim
     }
 
+    /// `done`, dropped unsent, says that the partition is lost.
+    async fn told(&mut self, step: Step<'_>, done: oneshot::Sender<()>) -> bool {
+        let is_done = self.until_done(step).await;
+        is_done.then(|| done.send(()));
+        is_done
+    }
+
     /// Repeats a step until it is done.  False when there is no point in going on.
     async fn until_done(&mut self, step: Step<'_>) -> bool {
         let what = step.name();
@@ -128,6 +139,7 @@ impl Maintenance {
                     Step::Flush(job) => self.flush(job).await,
                     Step::Merge => self.merge().await,
                     Step::MergeAll => self.merge_all().await,
+                    Step::RewriteDead => self.rewrite_dead().await,
                 }
             };
             let error = match result {
@@ -221,13 +233,17 @@ impl Maintenance {
         let base = self.shared.base.read().clone();
         if let Some(base) = base {
             base.clean(now - KEEP_VERSIONS).await?;
-            let schema = self.shared.schema.schema();
-            let grids = schema
-                .vectors()
-                .filter_map(|(field, _)| self.shared.view.grid(field.as_str()));
-            let grids: Vec<u128> = grids.map(|grid| grid.id()).collect();
-            self.shared.files.collect(&base, &grids).await?;
+            self.collect_view(&base).await?;
         }
         Ok(())
+    }
+
+    pub(super) async fn collect_view(&self, base: &Base) -> Result<(), EngineError> {
+        let schema = self.shared.schema.schema();
+        let grids = schema
+            .vectors()
+            .filter_map(|(field, _)| self.shared.view.grid(field.as_str()));
+        let grids: Vec<u128> = grids.map(|grid| grid.id()).collect();
+        self.shared.files.collect(base, &grids).await
     }
 }

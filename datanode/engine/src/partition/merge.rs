@@ -25,6 +25,12 @@ impl Maintenance {
         Ok(())
     }
 
+    /// Leaves no row in the base that is not there for readers.
+    pub(super) async fn rewrite_dead(&mut self) -> Result<(), EngineError> {
+        while self.merge_chosen(merge_policy::choose_dead).await? {}
+        Ok(())
+    }
+
     /// False when nothing was chosen.
     async fn merge_chosen(
         &mut self,

@@ -66,6 +66,22 @@ pub fn choose_any(fragments: &[Size]) -> Option<Vec<u64>> {
     hollow.map(|f| vec![f.id])
 }
 
+/// Those with rows that nobody may read any more, a file's worth of them: for an erasure.
+pub fn choose_dead(fragments: &[Size]) -> Option<Vec<u64>> {
+    let mut rows = 0;
+    let members: Vec<u64> = fragments
+        .iter()
+        .filter(|f| f.dead > 0)
+        .take_while(|f| {
+            let is_first = rows == 0;
+            rows += f.live;
+            is_first || rows <= MAX_ROWS
+        })
+        .map(|f| f.id)
+        .collect();
+    (!members.is_empty()).then_some(members)
+}
+
 fn is_hollow(f: &Size) -> bool {
     f.dead > SMALLEST_TIER && f.dead as f64 > MAX_DEAD * (f.live + f.dead) as f64
 }
@@ -106,6 +122,22 @@ mod tests {
         };
         assert_eq!(choose_any(&[hollow]), Some(vec![1]));
         assert_eq!(choose_any(&[]), None);
+    }
+
+    #[test]
+    fn an_erasure_rewrites_every_fragment_with_a_dead_row_and_no_other() {
+        let with_dead = |id, live, dead| Size { id, live, dead };
+        let some = [
+            live(1, 10),
+            with_dead(2, 0, 3),
+            live(3, 5),
+            with_dead(4, MAX_ROWS + 5, 1),
+        ];
+        assert_eq!(choose_dead(&some), Some(vec![2, 4]));
+        assert_eq!(choose_dead(&some[3..]), Some(vec![4]));
+        let large = [with_dead(1, MAX_ROWS, 1), with_dead(2, 1, 1)];
+        assert_eq!(choose_dead(&large), Some(vec![1]));
+        assert_eq!(choose_dead(&[live(1, 10)]), None);
     }
 
     #[test]

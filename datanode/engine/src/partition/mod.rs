@@ -11,12 +11,15 @@ mod memtable;
 mod merge;
 mod merge_policy;
 mod pace;
+pub mod purge;
 mod recover;
 pub mod writer;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use futures::TryStreamExt;
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::query::Include;
 use rhumb_core::{DocId, Filter, Position};
@@ -31,9 +34,12 @@ use crate::env::Env;
 use crate::error::EngineError;
 use crate::judge::Old;
 use crate::lead::Lead;
+use crate::partition::maintain::Job;
+use crate::partition::purge::{PurgeJob, Purged};
 use crate::partition::writer::{Applied, Request, WriteRequest};
 use crate::pinned::Pinned;
 use crate::raw::Raws;
+use crate::remains::{Object, Objects};
 use crate::rows::Row;
 use crate::schema_cell::SchemaCell;
 use crate::view_files::ViewFiles;
@@ -153,12 +159,7 @@ impl Partition {
     /// Returns when every row acknowledged before the call is in the base and its indexes,
     /// and the base in as few fragments as can be.
     pub async fn optimize(&self) -> Result<(), EngineError> {
-        let (reply, done) = oneshot::channel();
-        self.requests
-            .send(Request::Optimize(reply))
-            .await
-            .map_err(|_| self.shared.closed())?;
-        done.await.map_err(|_| self.shared.closed())?;
+        self.after_flush(Job::Optimize).await?;
         let asked = self.shared.index_asked.fetch_add(1, Ordering::SeqCst) + 1;
         self.shared.index_due.notify_one();
         let mut indexed = self.shared.indexed.subscribe();
@@ -167,6 +168,27 @@ impl Partition {
             Some(Ok(_)) => Ok(()),
             Some(Err(_)) | None => Err(self.shared.closed()),
         }
+    }
+
+    /// Returns when the base holds no row that was deleted or overwritten before the call.
+    pub async fn rewrite_dead(&self) -> Result<(), EngineError> {
+        self.after_flush(Job::RewriteDead).await
+    }
+
+    /// Deletes what no reader of today needs, and looks for `ids` in what is left.
+    pub async fn purge(&self, ids: Arc<HashSet<DocId>>) -> Result<Purged, EngineError> {
+        let job = |reply| Job::Purge(PurgeJob { ids, reply });
+        self.after_flush(job).await?
+    }
+
+    /// Hands a job to maintenance behind the flush of all that is acknowledged.
+    async fn after_flush<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, EngineError> {
+        let (reply, done) = oneshot::channel();
+        self.requests
+            .send(Request::AfterFlush(job(reply)))
+            .await
+            .map_err(|_| self.shared.closed())?;
+        done.await.map_err(|_| self.shared.closed())
     }
 
     /// True when nothing runs or waits here, so that closing costs nobody anything.
@@ -240,6 +262,18 @@ impl Shared {
             quiet: false,
         };
         (pinned, found)
+    }
+
+    /// The objects of the partition as they are now, by their names in its folder.
+    pub async fn objects(&self) -> Result<Objects, EngineError> {
+        let folder = self.env.bucket.path(&self.folder);
+        let listed = self.env.bucket.list(&folder).map_ok(|object| {
+            let inside = object.location.as_ref().strip_prefix(folder.as_ref());
+            let name = inside.unwrap_or_default().trim_start_matches('/').to_owned();
+            let (bytes, etag) = (object.size, object.e_tag);
+            (name, Object { bytes, etag })
+        });
+        Ok(listed.try_collect().await?)
     }
 
     /// Shows durable rows.

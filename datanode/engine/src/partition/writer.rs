@@ -41,8 +41,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 pub enum Request {
     Write(Box<WriteRequest>),
-    /// Freeze what is fresh, flush it and merge; the answer comes when that is done.
-    Optimize(oneshot::Sender<()>),
+    /// Freeze what is fresh; this job comes right after its flush.
+    AfterFlush(Job),
     /// Refuse everything from now on and end.
     Close(oneshot::Sender<()>),
 }
@@ -92,9 +92,9 @@ impl Writer {
                     carried = next;
                     self.commit(writes).await
                 }
-                Some(Request::Optimize(done)) => {
+                Some(Request::AfterFlush(job)) => {
                     self.freeze().await;
-                    self.hand_over(Job::Optimize(done)).await;
+                    self.hand_over(job).await;
                     Flow::GoOn
                 }
                 Some(Request::Close(reply)) => {

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::erase::CERTIFICATE;
 use super::forward::Arrival;
 use super::params::path_parts;
 use super::problem::{Refusal, Refused};
@@ -222,10 +223,18 @@ impl Told {
                 _ => Outcome::Failed,
             },
             status,
-            reason: self.denied.unwrap_or_default(),
+            reason: self
+                .denied
+                .or_else(|| certificate_of(response))
+                .unwrap_or_default(),
             request_id: request_id.to_owned(),
         });
     }
+}
+
+fn certificate_of(response: &Response<Body>) -> Option<String> {
+    let named = response.headers().get(&CERTIFICATE)?.to_str().ok()?;
+    Some(format!("certificate {named}"))
 }
 
 async fn admit(

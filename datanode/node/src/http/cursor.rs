@@ -97,6 +97,13 @@ impl Cursors {
         retain(&mut self.open.lock(), self.most, Instant::now());
     }
 
+    /// Of a collection, all: what their snapshots show is going to be erased.
+    pub fn end(&self, collection: &CollectionId) {
+        self.open
+            .lock()
+            .retain(|_, entry| entry.pinned.collection != *collection);
+    }
+
     pub fn len(&self) -> usize {
         self.open.lock().len()
     }

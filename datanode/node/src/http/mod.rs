@@ -16,6 +16,7 @@ mod conditions;
 mod cursor;
 mod document;
 mod documents;
+mod erase;
 mod etag;
 mod export;
 mod forward;
@@ -336,6 +337,7 @@ fn handle(call: &mut Call) -> BoxFuture<'_, Refused<Answer>> {
         Op::PatchCollection => collections::patch(call).boxed(),
         Op::DeleteCollection => collections::delete(call).boxed(),
         Op::OptimizeCollection => collections::optimize(call).boxed(),
+        Op::EraseDocuments => erase::erase(call).boxed(),
         Op::WriteDocuments => documents::write(call).boxed(),
         Op::ScanDocuments => scan::scan(call).boxed(),
         Op::GetDocuments => documents::get_many(call).boxed(),

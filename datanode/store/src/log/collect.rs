@@ -34,9 +34,22 @@ impl Claim {
     /// Goes through up to `most` slots and says how many objects it deleted.  After an
     /// error the same slots are tried again.
     pub async fn collect(&mut self, most: u64) -> Result<usize> {
+        self.collect_to(Slot(self.collected.0 + most.min(self.collectable())))
+            .await
+    }
+
+    /// All that the base has, the last slots too, and what came back below.  One PUT, and a
+    /// listing.
+    pub async fn collect_all(&mut self) -> Result<usize> {
+        let collected = self.collect_to(self.state().applied).await?;
+        // The sweep goes as far as the durable state says.
+        self.checkpoint(|_| Ok(())).await?;
+        Ok(collected + self.sweep(usize::MAX).await?)
+    }
+
+    async fn collect_to(&mut self, last: Slot) -> Result<usize> {
         self.held.check()?;
         let from = self.collected.next();
-        let last = Slot(self.collected.0 + most.min(self.collectable()));
         let fences = self.state().fences.clone();
         let folder = self.held.folder.clone();
         let doomed = (from.0..=last.0)

@@ -569,6 +569,36 @@ async fn collecting_again_after_a_crash_deletes_what_is_left() {
 }
 
 #[tokio::test]
+async fn an_erasure_leaves_fences_alone_and_the_log_goes_on() {
+    let world = world().await;
+    let mut held = world.open("a").await;
+    append_ok(&mut held.log, &["1", "2", "3", "4"]).await;
+    let mut held = world.open("b").await;
+    append_ok(&mut held.log, &["6", "7"]).await;
+    let late = world
+        .store
+        .get(&world.folder.slot_path(Slot(2)))
+        .await
+        .expect("there")
+        .bytes()
+        .await
+        .expect("read");
+    checkpoint(&mut held.claim, 7).await;
+    assert_eq!(held.claim.collect_all().await.expect("deleted"), 6);
+    assert_eq!(world.slots().await, [5], "not even the last slot stays");
+    world
+        .store
+        .put(&world.folder.slot_path(Slot(2)), late.into())
+        .await
+        .expect("landed late");
+    assert_eq!(held.claim.collect_all().await.expect("swept"), 1);
+    append_ok(&mut held.log, &["8", "9"]).await;
+    let next = world.open("c").await;
+    assert_eq!(bodies(next.tail).await, ["8", "9"]);
+    assert_eq!(world.slots().await, [5, 8, 9, 10]);
+}
+
+#[tokio::test]
 async fn the_sweep_finds_what_a_late_put_brought_back() {
     let world = world().await;
     let mut held = world.open("a").await;
