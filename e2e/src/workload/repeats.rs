@@ -11,7 +11,9 @@ use serde_json::Value;
 use super::world::{World, lock};
 
 const KEPT: usize = 150;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A connection to a pod that is gone with its address hangs until TCP gives up.
+const ONE_TRY: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Default)]
@@ -54,11 +56,8 @@ impl Repeats {
 async fn answered(client: &Client, path: &str, key: &str, body: &Value) -> Result<Answer, NoAnswer> {
     let until = Instant::now() + PATIENCE;
     loop {
-        let answer = client
-            .post(path, body)
-            .header("idempotency-key", key)
-            .send()
-            .await;
+        let request = client.post(path, body).header("idempotency-key", key);
+        let answer = request.at_most(ONE_TRY).send().await;
         if answer.is_ok() || Instant::now() >= until {
             return answer;
         }

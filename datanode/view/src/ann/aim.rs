@@ -216,6 +216,11 @@ impl Lists {
         &self.ordinals[start..end]
     }
 
+    /// Ordinals of all rows, of those in no list too.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u32> {
+        self.ordinals.iter().chain(&self.strays).copied()
+    }
+
     pub(crate) fn strays(&self) -> &[u32] {
         &self.strays
     }

@@ -29,6 +29,15 @@ const FIRST_LISTS: usize = 4;
 /// Lists whose rows say how many pass a filter where the query is.
 const NEARBY_LISTS: usize = 8;
 
+/// Where so much fewer of the rows near a query pass than of all, its hits lie elsewhere and
+/// nobody can tell how far: lists find none, so no bar ends the search and every row of a list
+/// is looked up in the mask.
+const SCARCER: u64 = 4;
+
+/// Then survivors are scanned, when they are at most this part of the listed rows, or so many.
+const SURVIVORS_PART: u64 = 20;
+const SURVIVORS_MOST: u64 = 40_000;
+
 /// One segment, or one stretch of a fresh group, with its lists.
 pub(super) struct Listed<'a> {
     pub(super) id: SegmentId,
@@ -86,6 +95,19 @@ impl<'a> Listed<'a> {
             && let CodesRef::Scaled(scaled) = codes.body()
         {
             scaled.prefetch(ordinal);
+        }
+    }
+
+    /// All rows that are wanted, whatever list they are in.
+    fn scan(&self, scan: &mut Scan<'a>) -> Result<(), ViewError> {
+        match &self.source {
+            Source::Codes(codes) => scan.wanted(self.id, self.live, self.mask, codes),
+            Source::Fresh(..) => {
+                let rows = self.lists.all().filter(|&row| self.wants(row));
+                let mut rows: Vec<u32> = rows.collect();
+                rows.sort_unstable();
+                self.rank(scan, &rows)
+            }
         }
     }
 
@@ -229,8 +251,10 @@ impl<'a> Course<'a> {
             passing: Passing::default(),
             estimated: 0,
         };
-        walk.suit(&self.calibration);
-        walk.run()?;
+        match walk.suit(&self.calibration) {
+            Hits::Near => walk.run()?,
+            Hits::Elsewhere => self.parts.iter().try_for_each(|part| part.scan(walk.scan))?,
+        }
         Ok(walk.estimated)
     }
 }
@@ -252,13 +276,20 @@ struct Walk<'w, 'a> {
     estimated: u64,
 }
 
+/// Where rows that pass a filter are, as the lists near the query tell.
+enum Hits {
+    Near,
+    /// And few enough to be scanned.
+    Elsewhere,
+}
+
 impl Walk<'_, '_> {
     /// Goes as far as a filter asks for: see [`Calibration`].
-    fn suit(&mut self, calibration: &Calibration) {
+    fn suit(&mut self, calibration: &Calibration) -> Hits {
         let spec = self.scan.spec;
-        if spec.mask.is_none() || self.scan.limits.is_some() {
-            return;
-        }
+        let Some(mask) = spec.mask.filter(|_| self.scan.limits.is_none()) else {
+            return Hits::Near;
+        };
         let mut keys = self.aim.keys(&self.reach.limits, &self.longest);
         let nearby = take_least::<NEARBY_LISTS>(&mut keys).map(|packed| unpack(packed).1);
         let (mut passing, mut all) = (0, 0);
@@ -272,6 +303,13 @@ impl Walk<'_, '_> {
         if let Some(limits) = calibration.limits(spec.accuracy, passing as f32 / all.max(1) as f32) {
             self.reach.limits = limits;
             self.most = self.reach.most();
+        }
+        let (survivors, listed) = (mask.count(), self.reach.listed);
+        let few = survivors <= (listed / SURVIVORS_PART).min(SURVIVORS_MOST);
+        let scarce = passing as u64 * listed * SCARCER < all as u64 * survivors;
+        match few && scarce && self.reach.rows.is_none() {
+            true => Hits::Elsewhere,
+            false => Hits::Near,
         }
     }
 

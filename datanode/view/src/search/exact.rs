@@ -116,13 +116,24 @@ impl<'a> Scan<'a> {
     pub(super) fn sealed(&mut self, sealed: &'a Sealed) -> Result<(), ViewError> {
         let codes = self.codes_of(sealed)?;
         let mask = self.spec.mask.map(|mask| mask.part(sealed.id));
+        self.wanted(sealed.id, &sealed.live, mask, &codes)
+    }
+
+    /// Rows of a segment that are alive and of the mask.
+    pub(super) fn wanted(
+        &mut self,
+        id: SegmentId,
+        live: &LiveBits,
+        mask: Option<&[u64]>,
+        codes: &Codes,
+    ) -> Result<(), ViewError> {
         self.stretch(&Stretch {
-            id: sealed.id,
+            id,
             first: 0,
             from: 0,
-            live: &sealed.live,
+            live,
             mask,
-            codes: &codes,
+            codes,
         })
     }
 
