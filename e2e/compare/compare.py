@@ -103,8 +103,16 @@ class Server:
         self.process.wait()
 
     def call(self, method, path, body=None):
-        self.http.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
-        answer = self.http.getresponse()
+        for attempt in (1, 2):
+            try:
+                self.http.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
+                answer = self.http.getresponse()
+                break
+            except (ConnectionError, http.client.HTTPException):
+                # The server closes what is idle for 30 s, as while the truth is worked out.
+                self.http.close()
+                if attempt == 2:
+                    raise
         text = answer.read()
         try:
             return answer.status, json.loads(text)
