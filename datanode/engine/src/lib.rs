@@ -26,6 +26,7 @@ mod rows;
 mod schema_cell;
 mod scoring;
 mod sole_writer;
+mod spread;
 mod view_files;
 
 pub use collection::{Collection, Stats, Written};

@@ -12,6 +12,7 @@ mod merge;
 mod merge_policy;
 mod pace;
 mod recover;
+mod refusals;
 pub mod writer;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -291,7 +292,7 @@ impl Shared {
         let mask = pinned.mask(filter).await?;
         let limit = self.env.settings.limits.by_filter_rows;
         if mask.count() > limit as u64 {
-            return Err(writer::too_many(mask.count(), limit));
+            return Err(refusals::too_many(mask.count(), limit));
         }
         Ok((pinned, mask))
     }

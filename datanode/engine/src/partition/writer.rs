@@ -12,10 +12,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rhumb_core::problem::shorten;
 use rhumb_core::query::Include;
 use rhumb_core::write::{Counts, Write};
-use rhumb_core::{Code, DocId, Position, Problem, Seq};
+use rhumb_core::{DocId, Position, Seq};
 use rhumb_store::ErrorKind;
 use rhumb_store::log::{AppendError, Log};
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +29,7 @@ use crate::partition::group::{Group, Verdict};
 use crate::partition::maintain::{FlushJob, Job};
 use crate::partition::memtable::Memtable;
 use crate::partition::pace::Pace;
+use crate::partition::refusals::{document_too_large, outside};
 use crate::rows::Row;
 
 /// Requests and bytes one log object carries at most.
@@ -451,37 +451,4 @@ pub fn changes(rows: Vec<Row>) -> Vec<rhumb_view::Change> {
             document: r.document,
         })
         .collect()
-}
-
-/// The same words whether the document would leave the scope or would replace one outside.
-fn outside(id: &DocId) -> Problem {
-    let id = rhumb_core::problem::shorten(&id.to_string());
-    Problem::new(
-        Code::Forbidden,
-        format!("document '{id}' is, or would be, outside the rows these credentials may write; nothing was written"),
-    )
-    .hint("write documents that match the row filter of your role, under ids of your own")
-}
-
-fn document_too_large(id: &DocId, limit: usize) -> Problem {
-    Problem::new(
-        Code::LimitExceeded,
-        format!(
-            "with this patch the document '{}' would take more than {limit} bytes",
-            shorten(&id.to_string())
-        ),
-    )
-    .field("patch")
-}
-
-/// How many documents a filter may touch at once (P23).
-pub fn too_many(matched: u64, limit: usize) -> EngineError {
-    EngineError::Refused(
-        Problem::new(
-            Code::LimitExceeded,
-            format!("the filter matches {matched} documents, {limit} is the limit"),
-        )
-        .field("delete_by_filter")
-        .hint("narrow the filter and repeat the request"),
-    )
 }
