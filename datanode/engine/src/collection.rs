@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use parking_lot::Mutex;
 use rhumb_core::query::Consistency;
 use rhumb_core::write::{Counts, Write};
-use rhumb_core::{FieldName, FieldType, Position, Schema};
+use rhumb_core::{FieldName, FieldType, Position, Quota, Schema};
 use rhumb_store::StoreError;
 use rhumb_store::catalog::{Catalog, CatalogEntry};
 use rhumb_store::crypt::KeyProblem;
@@ -16,17 +16,20 @@ use tokio::time::Instant;
 use crate::database::{OpenStats, Sharing};
 use crate::env::Env;
 use crate::error::EngineError;
+use crate::judge::growth_at_most;
 use crate::lead::Lead;
 use crate::partition::writer::Applied;
 use crate::partition::{Partition, Whose};
 use crate::reading::Reading;
 use crate::schema_cell::SchemaCell;
 use crate::spread::{combine, home, split, weight};
+use crate::tally::{Room, Share, Tally};
 
 pub struct Collection {
     env: Arc<Env>,
     lead: Lead,
     schema: Arc<SchemaCell>,
+    tally: Arc<Tally>,
     /// One cell per partition; the lock serialises opening and closing.
     cells: Vec<Arc<Cell>>,
     used: Mutex<Instant>,
@@ -68,6 +71,7 @@ impl Collection {
         let limits = env.settings.limits.clone();
         Self {
             env,
+            tally: Tally::of(entry.partitions.max(1)),
             schema: Arc::new(SchemaCell::new(catalog, lead.clone(), entry, limits)),
             lead,
             cells,
@@ -92,24 +96,25 @@ impl Collection {
     /// goes away.  `SchemaMoved` asks the caller to type the request again.
     pub async fn write(&self, write: Write) -> Result<Written, EngineError> {
         if self.cells.len() == 1 {
-            return combine(vec![(0, self.write_part(0, write).await)]);
+            return combine(vec![(0, self.write_part(0, write, Room::Unasked).await)]);
         }
-        self.prepare(&write).await?;
         let home = write
             .idempotency
             .as_ref()
             .map(|i| home(&i.key, self.cells.len() as u32));
         let mut parts = split(write, home, self.cells.len() as u32);
+        let room = self.prepare(&parts).await?;
         let mut answers = Vec::with_capacity(parts.len());
         // The key's home first: it knows whether this is another request under an old key,
         // and then no partition may apply anything.
         if let Some(at) = parts.iter().position(|(index, _)| Some(*index) == home) {
             let (index, part) = parts.swap_remove(at);
-            answers.push((index, Ok(self.write_part(index, part).await?)));
+            let applied = self.write_part(index, part, room.clone()).await?;
+            answers.push((index, Ok(applied)));
         }
-        let writes = parts.into_iter().map(|(index, part)| async move {
-            let answer = self.write_part(index, part).await;
-            (index, answer)
+        let writes = parts.into_iter().map(|(index, part)| {
+            let room = room.clone();
+            async move { (index, self.write_part(index, part, room).await) }
         });
         answers.extend(futures::future::join_all(writes).await);
         answers.sort_by_key(|(index, _)| *index);
@@ -118,26 +123,51 @@ impl Collection {
 
     /// What would make one partition refuse while another applies is found out before any
     /// of them is asked.
-    async fn prepare(&self, write: &Write) -> Result<(), EngineError> {
-        if let Some(filter) = &write.delete_by_filter {
+    async fn prepare(&self, parts: &[(u32, Write)]) -> Result<Room, EngineError> {
+        let Some((_, any)) = parts.first() else {
+            return Err(EngineError::Bug("a write without partitions".into()));
+        };
+        if let Some(filter) = &any.delete_by_filter {
             let matched = (0..self.cells.len() as u32)
                 .map(|index| async move { self.partition(index).await?.shared.matching(filter).await });
             try_join_all(matched).await?;
         }
-        if !write.new_fields.is_empty() {
-            self.schema.extend(&write.new_fields).await?;
+        let room = self.room(parts).await?;
+        if !any.new_fields.is_empty() && !matches!(room, Room::Full(_)) {
+            self.schema.extend(&any.new_fields).await?;
         }
-        Ok(())
+        Ok(room)
     }
 
-    async fn write_part(&self, index: u32, write: Write) -> Result<Applied, EngineError> {
+    /// Room for all rows that a write adds, where there is a quota.
+    async fn room(&self, parts: &[(u32, Write)]) -> Result<Room, EngineError> {
+        let quota = self.schema.quota()?;
+        if quota.is_boundless() || parts.iter().all(|(_, part)| part.upsert.is_empty()) {
+            return Ok(Room::Unasked);
+        }
+        let unknown = self.tally.unknown();
+        try_join_all(unknown.into_iter().map(|index| self.partition(index))).await?;
+        let mut more = 0;
+        for (index, part) in parts {
+            let partition = self.partition(*index).await?;
+            more += growth_at_most(part, |id| partition.shared.view.lookup(id).is_some());
+        }
+        Ok(self.tally.keep(more, &quota))
+    }
+
+    async fn write_part(&self, index: u32, write: Write, room: Room) -> Result<Applied, EngineError> {
         let bytes = weight(&write);
-        self.partition(index).await?.write(write, bytes).await
+        self.partition(index).await?.write(write, bytes, room).await
     }
 
-    /// Adds declared fields.  Another type for a field is `Code::TypeMismatch`.
-    pub async fn declare(&self, fields: &BTreeMap<FieldName, FieldType>) -> Result<(), EngineError> {
-        self.schema.declare(fields).await
+    /// Adds declared fields, and sets the quota if there is one.  Another type for a field is
+    /// `Code::TypeMismatch`.
+    pub async fn declare(
+        &self,
+        fields: &BTreeMap<FieldName, FieldType>,
+        quota: Option<Quota>,
+    ) -> Result<(), EngineError> {
+        self.schema.declare(fields, quota).await
     }
 
     /// One snapshot per partition.  `session` are positions the snapshot must include.
@@ -234,7 +264,7 @@ impl Collection {
             lead: self.lead.clone(),
             schema: self.schema.clone(),
             cell: cell.clone(),
-            index,
+            share: self.tally.share(index),
         };
         let tasks = &self.env.tasks;
         let task = tasks.spawn("partition open", rhumb_seams::OnExit::Fine, opening.run());
@@ -306,7 +336,7 @@ struct Opening {
     lead: Lead,
     schema: Arc<SchemaCell>,
     cell: Arc<Cell>,
-    index: u32,
+    share: Share,
 }
 
 impl Opening {
@@ -331,7 +361,7 @@ impl Opening {
             self.env.clone(),
             self.lead.clone(),
             self.schema,
-            self.index,
+            self.share,
             whose,
         )
         .await;

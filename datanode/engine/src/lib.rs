@@ -27,6 +27,7 @@ mod schema_cell;
 mod scoring;
 mod sole_writer;
 mod spread;
+mod tally;
 mod view_files;
 
 pub use collection::{Collection, Stats, Written};
@@ -34,3 +35,4 @@ pub use database::{Created, Database, OpenStats, Settings, Sharing, collection_n
 pub use error::{EngineError, Outcome, PartOutcome};
 pub use reading::{Page, PageStart, Reading, Scan, ScanSnapshot};
 pub use rows::{Row, encode_table, table_schema};
+pub use schema_cell::quota_of;

@@ -284,7 +284,7 @@ fn within(mut typed: Typed, caller: &Caller, schema: &Schema, limits: &Limits) -
 
 /// Whether a refusal is about what the rows hold, and not about the collection.
 fn is_of_rows(code: Code) -> bool {
-    rhumb_api::status(code) == 422 || code == Code::Forbidden
+    code == Code::Forbidden || (rhumb_api::status(code) == 422 && code != Code::QuotaExceeded)
 }
 
 /// Whether the same write may go through later.
