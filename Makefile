@@ -24,7 +24,7 @@ endif
 RHUMB_BIN ?= $(CARGO_TARGET_DIR)/debug/rhumb
 ON_CLUSTER := RHUMB_CLUSTER=$(CLUSTER) RHUMB_BIN=$(RHUMB_BIN) RHUMB_OPERATOR_BIN=$(LIGHT_TARGET)/debug/rhumb-operator
 
-.PHONY: run build test fmt lint deny units openness generate tools setup clean
+.PHONY: run build test fmt lint deny units openness generate sbom tools setup clean
 .PHONY: together apart programs operator cluster cluster-down e2e e2e-core e2e-failover
 
 run: build
@@ -107,6 +107,14 @@ lint:
 generate:
 	CARGO_TARGET_DIR=$(LIGHT_TARGET) cargo run -p rhumb-crds --bin crdgen -- .
 	./scripts/render-install.sh > manifests/install/operator.yaml
+
+# What each program is made of, for whoever has to know: CycloneDX.  Needs python3.
+SBOM := $(CARGO_TARGET_DIR)/sbom
+sbom: setup
+	@mkdir -p $(SBOM)
+	@for program in rhumb rhumb-operator; do \
+		./scripts/sbom.py $$program >$(SBOM)/$$program.cdx.json && echo $(SBOM)/$$program.cdx.json || exit 1; \
+	done
 
 deny:
 	cargo deny --log-level error check bans sources

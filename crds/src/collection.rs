@@ -54,6 +54,10 @@ pub struct CollectionSpec {
     #[schemars(range(min = 1, max = 64))]
     #[x_kube(validation = kube::core::Rule::new("self == oldSelf").message("the number of partitions cannot be changed"))]
     pub partitions: u32,
+    /// How much the collection may hold; it can be raised and lowered at any time. Left out,
+    /// it stays as it is; `{}` takes it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// What happens to the documents when this resource is deleted.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
@@ -61,6 +65,21 @@ pub struct CollectionSpec {
 
 fn one_partition() -> u32 {
     1
+}
+
+/// What is left out has no bound. Whatever the quota, documents that are there can be
+/// overwritten and deleted: only new ones are refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Quota {
+    /// Documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub rows: Option<i64>,
+    /// Of the base table; documents that came last are not in it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub bytes: Option<i64>,
 }
 
 /// A `VectorDatabase` of the same namespace.

@@ -206,6 +206,17 @@ fn settings_belong_to_their_types() {
 }
 
 #[test]
+fn a_quota_goes_up_and_down_and_away() {
+    let ten = with(collection(), "spec.quota", json!({ "rows": 10 }));
+    let five = with(collection(), "spec.quota", json!({ "rows": 5, "bytes": 1 }));
+    assert_accepted(ten.clone(), Some(&collection()));
+    assert_accepted(five.clone(), Some(&ten));
+    assert_accepted(ten, Some(&five));
+    assert_accepted(with(collection(), "spec.quota", json!({})), Some(&five));
+    assert_accepted(collection(), Some(&five));
+}
+
+#[test]
 fn a_collection_stays_where_it_is() {
     let old = collection();
     assert_refused(

@@ -16,6 +16,22 @@ pub struct CollectionDefinition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub partitions: Option<u32>,
+    /// Left out, a new collection has none, and one that is there keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
+}
+
+/// How much a collection may hold; what is left out has no bound.  What is there already
+/// stays, and can be overwritten and deleted; only new rows are refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// As `bytes` of the collection counts them: rows that are not in the base table yet
+    /// are not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// New fields, and settings of fields that are there (`index` of a vector).  A field keeps
@@ -25,6 +41,9 @@ pub struct CollectionDefinition {
 pub struct CollectionPatch {
     #[serde(default)]
     pub fields: BTreeMap<String, FieldDef>,
+    /// In place of the one that is there; `{}` takes it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
 }
 
 /// A type: its name, a list with one name in it, or an object with settings.
@@ -117,6 +136,9 @@ pub struct CollectionInfo {
     /// Declared and inferred fields, settings spelled out.
     pub fields: BTreeMap<String, FieldDef>,
     pub partitions: u32,
+    /// `rows` and `bytes` of the collection are what is used of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// Left out in lists: they would open every collection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,

@@ -18,6 +18,13 @@ pub struct Pace {
     /// Of request bodies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_s: Option<u64>,
+    /// Documents written, and documents and hits returned; the node that answers counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_per_s: Option<u64>,
+    /// Milliseconds that the server works on answers: 500 is half of the time, one request
+    /// after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_ms_per_s: Option<u64>,
 }
 
 /// Facts about an identity that row filters may name as `$claims.<name>`.

@@ -20,7 +20,7 @@ mod routes;
 
 pub use collections::{
     CollectionDefinition, CollectionInfo, CollectionList, CollectionPatch, FieldDef, FieldObject, IndexInfo,
-    IndexState, OptimizeAnswer, OptimizeRequest, ScalarName,
+    IndexState, OptimizeAnswer, OptimizeRequest, Quota, ScalarName,
 };
 pub use documents::{
     Condition, DocumentList, GetDocuments, GotDocuments, ImportDone, ImportFailure, ImportProgress, Include,

@@ -31,7 +31,7 @@ pub struct Problem {
 }
 
 /// Every code there is; a test counts them against `name`.
-pub const CODES: [Code; 33] = [
+pub const CODES: [Code; 34] = [
     Code::Malformed,
     Code::BadCursor,
     Code::Unauthenticated,
@@ -57,6 +57,7 @@ pub const CODES: [Code; 33] = [
     Code::KOutOfRange,
     Code::LimitExceeded,
     Code::NotFinite,
+    Code::QuotaExceeded,
     Code::TypeMismatch,
     Code::UnknownField,
     Code::TooManyRequests,
@@ -96,6 +97,7 @@ pub fn status(code: Code) -> u16 {
         | Code::KOutOfRange
         | Code::LimitExceeded
         | Code::NotFinite
+        | Code::QuotaExceeded
         | Code::TypeMismatch
         | Code::UnknownField => 422,
         Code::TooManyRequests => 429,
@@ -133,6 +135,7 @@ pub fn name(code: Code) -> &'static str {
         Code::KOutOfRange => "k_out_of_range",
         Code::LimitExceeded => "limit_exceeded",
         Code::NotFinite => "not_finite",
+        Code::QuotaExceeded => "quota_exceeded",
         Code::TypeMismatch => "type_mismatch",
         Code::UnknownField => "unknown_field",
         Code::TooManyRequests => "too_many_requests",
@@ -172,6 +175,7 @@ pub fn title(code: Code) -> &'static str {
         Code::KOutOfRange => "k is out of range",
         Code::LimitExceeded => "The request is over a limit",
         Code::NotFinite => "A number is not finite",
+        Code::QuotaExceeded => "The collection is full",
         Code::TypeMismatch => "A value has another type than its field",
         Code::UnknownField => "There is no such field",
         Code::TooManyRequests => "The server is busy",

@@ -31,7 +31,7 @@ pub use directory::{Change, Directory, DirectoryError, User};
 pub use group::Group;
 pub use identity::{Denied, Identity, Subject};
 pub use key::{Key, KeySpec, MintedKey};
-pub use limit::{Buckets, Pace, Wait};
+pub use limit::{Bound, Buckets, Over, Pace};
 pub use name::Name;
 pub use password::{PASSWORD_BYTES, Password, hash_password, verify_nobody};
 pub use role::{BUILT_IN, Grant, Operation, Pattern, Role, RoleProblem, substitute};

@@ -1,7 +1,11 @@
-//! How much one subject may ask for: requests per second, requests at once, bytes per
-//! second.  Token buckets that fill with time; `now` is an argument.
+//! How much one subject may ask for: requests at once, and per second requests, bytes, rows
+//! and time of the server.  Token buckets that fill with time; `now` is an argument.
+//!
+//! What a request costs of bytes, rows and time shows while it runs: it is let in without,
+//! and a debt is paid off before the next one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,11 +23,43 @@ pub struct Pace {
     /// Of request bodies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_s: Option<u64>,
+    /// Written and returned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_per_s: Option<u64>,
+    /// Milliseconds that the server works on answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_ms_per_s: Option<u64>,
 }
+
+/// One bound of a [`Pace`]; those that fill with time come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    Requests,
+    Bytes,
+    Rows,
+    ServerMs,
+    Concurrent,
+}
+
+/// The bounds that fill with time, in their own order: a bucket has a level for each.
+const RATES: [Bound; 4] = [Bound::Requests, Bound::Bytes, Bound::Rows, Bound::ServerMs];
+/// Those that only the node which serves a request can spend.
+const SPENT_WHERE_SERVED: [Bound; 2] = [Bound::Rows, Bound::ServerMs];
 
 impl Pace {
     pub fn is_boundless(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether a bound of it lets nothing through.
+    pub fn is_shut(&self) -> bool {
+        let mut bounds = RATES.iter().chain(&[Bound::Concurrent]);
+        bounds.any(|bound| self.most(*bound) == Some(0))
+    }
+
+    /// Whether whoever serves a request has to count what it costs.
+    pub fn counts_where_served(&self) -> bool {
+        SPENT_WHERE_SERVED.iter().any(|bound| self.most(*bound).is_some())
     }
 
     /// What this does not bound is bounded by `other`.
@@ -32,13 +68,53 @@ impl Pace {
             requests_per_s: self.requests_per_s.or(other.requests_per_s),
             concurrent: self.concurrent.or(other.concurrent),
             bytes_per_s: self.bytes_per_s.or(other.bytes_per_s),
+            rows_per_s: self.rows_per_s.or(other.rows_per_s),
+            server_ms_per_s: self.server_ms_per_s.or(other.server_ms_per_s),
+        }
+    }
+
+    pub fn most(&self, bound: Bound) -> Option<u64> {
+        match bound {
+            Bound::Requests => self.requests_per_s.map(u64::from),
+            Bound::Bytes => self.bytes_per_s,
+            Bound::Rows => self.rows_per_s,
+            Bound::ServerMs => self.server_ms_per_s,
+            Bound::Concurrent => self.concurrent.map(u64::from),
         }
     }
 }
 
-/// When to come back.
+impl Bound {
+    /// What must be there before a request is let in: its own number is known, its other
+    /// costs are not.
+    fn entry(self) -> f64 {
+        match self {
+            Self::Requests => 1.0,
+            Self::Bytes | Self::Rows | Self::ServerMs | Self::Concurrent => 0.0,
+        }
+    }
+}
+
+/// As it is called where it is set.
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Requests => "requests_per_s",
+            Self::Bytes => "bytes_per_s",
+            Self::Rows => "rows_per_s",
+            Self::ServerMs => "server_ms_per_s",
+            Self::Concurrent => "concurrent",
+        })
+    }
+}
+
+/// Who is over which bound, and when to come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait(pub Duration);
+pub struct Over {
+    pub bound: Bound,
+    pub most: u64,
+    pub wait: Duration,
+}
 
 #[derive(Debug)]
 pub struct Buckets {
@@ -48,8 +124,8 @@ pub struct Buckets {
 
 #[derive(Debug)]
 struct Bucket {
-    requests: Level,
-    bytes: Level,
+    /// Of what is bounded alone: nobody runs up a debt under a bound that is set later.
+    levels: [Option<Level>; RATES.len()],
     running: u32,
     touched: Duration,
 }
@@ -74,9 +150,59 @@ impl Level {
     }
 
     /// Until `wanted` is there.
-    fn wait(&self, wanted: f64, rate: f64) -> Option<Wait> {
+    fn wait(&self, wanted: f64, rate: f64) -> Option<Duration> {
         let lacking = wanted - self.left;
-        (lacking > 0.0).then(|| Wait(Duration::from_secs_f64((lacking / rate.max(0.01)).min(3_600.0))))
+        (lacking > 0.0).then(|| Duration::from_secs_f64((lacking / rate.max(0.01)).min(3_600.0)))
+    }
+}
+
+impl Bucket {
+    fn new(now: Duration) -> Self {
+        Self {
+            levels: [const { None }; RATES.len()],
+            running: 0,
+            touched: now,
+        }
+    }
+
+    fn fill(&mut self, pace: &Pace, now: Duration) {
+        self.touched = now;
+        for (bound, level) in RATES.into_iter().zip(&mut self.levels) {
+            match pace.most(bound) {
+                None => *level = None,
+                Some(most) => level
+                    .get_or_insert_with(|| Level::full(most as f64, now))
+                    .fill(most as f64, now),
+            }
+        }
+    }
+
+    /// The first of `bounds` that does not let the next request in.
+    fn over(&self, pace: &Pace, bounds: &[Bound]) -> Option<Over> {
+        bounds.iter().find_map(|&bound| {
+            let (most, level) = (pace.most(bound)?, self.level(bound)?);
+            let wait = level.wait(bound.entry(), most as f64)?;
+            Some(Over { bound, most, wait })
+        })
+    }
+
+    fn crowded(&self, pace: &Pace) -> Option<Over> {
+        let most = pace.concurrent.filter(|most| self.running >= *most)?;
+        Some(Over {
+            bound: Bound::Concurrent,
+            most: most.into(),
+            wait: RUNNING_WAIT,
+        })
+    }
+
+    fn level(&self, bound: Bound) -> Option<&Level> {
+        self.levels.get(bound as usize)?.as_ref()
+    }
+
+    fn spend(&mut self, bound: Bound, amount: f64) {
+        if let Some(Some(level)) = self.levels.get_mut(bound as usize) {
+            level.left -= amount;
+        }
     }
 }
 
@@ -94,43 +220,31 @@ impl Buckets {
     }
 
     /// Takes one request in; [`Self::release`] gives its place back.
-    pub fn admit(&mut self, subject: &Subject, pace: &Pace, now: Duration) -> Result<(), Wait> {
+    pub fn admit(&mut self, subject: &Subject, pace: &Pace, now: Duration) -> Result<(), Over> {
         if pace.is_boundless() {
             return Ok(());
         }
-        self.make_room(subject);
-        let (requests, bytes) = rates(pace);
-        let bucket = self.of.entry(subject.clone()).or_insert_with(|| Bucket {
-            requests: Level::full(requests, now),
-            bytes: Level::full(bytes, now),
-            running: 0,
-            touched: now,
-        });
-        bucket.touched = now;
-        bucket.requests.fill(requests, now);
-        bucket.bytes.fill(bytes, now);
-        if pace.concurrent.is_some_and(|most| bucket.running >= most) {
-            return Err(Wait(RUNNING_WAIT));
+        let bucket = self.filled(subject, pace, now);
+        if let Some(over) = bucket.crowded(pace).or_else(|| bucket.over(pace, &RATES)) {
+            return Err(over);
         }
-        if pace.requests_per_s.is_some()
-            && let Some(wait) = bucket.requests.wait(1.0, requests)
-        {
-            return Err(wait);
-        }
-        // A debt of bytes is paid off before the next request.
-        if pace.bytes_per_s.is_some()
-            && let Some(wait) = bucket.bytes.wait(0.0, bytes)
-        {
-            return Err(wait);
-        }
-        bucket.requests.left -= 1.0;
+        bucket.spend(Bound::Requests, Bound::Requests.entry());
         bucket.running += 1;
         Ok(())
     }
 
-    pub fn spend_bytes(&mut self, subject: &Subject, bytes: u64) {
+    /// Judges a request that another node has let in, and that is served here.
+    pub fn admit_passed_on(&mut self, subject: &Subject, pace: &Pace, now: Duration) -> Result<(), Over> {
+        if !pace.counts_where_served() {
+            return Ok(());
+        }
+        let over = self.filled(subject, pace, now).over(pace, &SPENT_WHERE_SERVED);
+        over.map_or(Ok(()), Err)
+    }
+
+    pub fn spend(&mut self, subject: &Subject, bound: Bound, amount: f64) {
         if let Some(bucket) = self.of.get_mut(subject) {
-            bucket.bytes.left -= bytes as f64;
+            bucket.spend(bound, amount);
         }
     }
 
@@ -138,6 +252,13 @@ impl Buckets {
         if let Some(bucket) = self.of.get_mut(subject) {
             bucket.running = bucket.running.saturating_sub(1);
         }
+    }
+
+    fn filled(&mut self, subject: &Subject, pace: &Pace, now: Duration) -> &mut Bucket {
+        self.make_room(subject);
+        let bucket = self.of.entry(subject.clone()).or_insert_with(|| Bucket::new(now));
+        bucket.fill(pace, now);
+        bucket
     }
 
     fn make_room(&mut self, subject: &Subject) {
@@ -154,99 +275,5 @@ impl Buckets {
     }
 }
 
-fn rates(pace: &Pace) -> (f64, f64) {
-    (
-        pace.requests_per_s.map_or(0.0, f64::from),
-        pace.bytes_per_s.map_or(0.0, |n| n as f64),
-    )
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MS: fn(u64) -> Duration = Duration::from_millis;
-
-    fn per_second(requests: u32) -> Pace {
-        Pace {
-            requests_per_s: Some(requests),
-            ..Pace::default()
-        }
-    }
-
-    #[test]
-    fn a_burst_is_let_in_and_then_one_at_a_time() {
-        let (mut buckets, ada) = (Buckets::new(8), Subject::user("ada"));
-        let pace = per_second(10);
-        for _ in 0..10 {
-            assert_eq!(buckets.admit(&ada, &pace, MS(0)), Ok(()));
-        }
-        let Err(Wait(wait)) = buckets.admit(&ada, &pace, MS(0)) else {
-            panic!("the bucket is empty")
-        };
-        assert_eq!(wait, MS(100));
-        assert_eq!(buckets.admit(&Subject::user("bob"), &pace, MS(0)), Ok(()));
-        assert_eq!(buckets.admit(&ada, &pace, MS(101)), Ok(()));
-        assert!(buckets.admit(&ada, &pace, MS(101)).is_err());
-    }
-
-    #[test]
-    fn no_more_run_at_once_than_may() {
-        let (mut buckets, ada) = (Buckets::new(8), Subject::user("ada"));
-        let pace = Pace {
-            concurrent: Some(1),
-            ..Pace::default()
-        };
-        assert_eq!(buckets.admit(&ada, &pace, MS(0)), Ok(()));
-        assert!(buckets.admit(&ada, &pace, MS(0)).is_err());
-        buckets.release(&ada);
-        assert_eq!(buckets.admit(&ada, &pace, MS(0)), Ok(()));
-    }
-
-    #[test]
-    fn a_large_body_is_paid_for_before_the_next_request() {
-        let (mut buckets, ada) = (Buckets::new(8), Subject::user("ada"));
-        let pace = Pace {
-            bytes_per_s: Some(1_000),
-            ..Pace::default()
-        };
-        assert_eq!(buckets.admit(&ada, &pace, MS(0)), Ok(()));
-        buckets.spend_bytes(&ada, 3_000);
-        assert_eq!(buckets.admit(&ada, &pace, MS(0)), Err(Wait(MS(2_000))));
-        assert_eq!(buckets.admit(&ada, &pace, MS(2_000)), Ok(()));
-    }
-
-    #[test]
-    fn whoever_is_unbounded_is_not_even_remembered() {
-        let mut buckets = Buckets::new(2);
-        assert_eq!(
-            buckets.admit(&Subject::user("x"), &Pace::default(), MS(0)),
-            Ok(())
-        );
-        assert!(buckets.of.is_empty());
-        for n in 0..10 {
-            let subject = Subject::user(&n.to_string());
-            assert_eq!(buckets.admit(&subject, &per_second(1), MS(n)), Ok(()));
-            buckets.release(&subject);
-        }
-        assert_eq!(buckets.of.len(), 2);
-    }
-
-    proptest! {
-        #[test]
-        fn over_any_time_no_more_than_a_burst_and_the_rate_is_let_in(
-            steps in prop::collection::vec(0u64..400, 1..200), rate in 1u32..20,
-        ) {
-            let (mut buckets, ada) = (Buckets::new(8), Subject::user("ada"));
-            let (mut now, mut admitted) = (0, 0u64);
-            for step in steps {
-                now += step;
-                admitted += u64::from(buckets.admit(&ada, &per_second(rate), MS(now)).is_ok());
-                let most = u64::from(rate) + now * u64::from(rate) / 1_000 + 1;
-                prop_assert!(admitted <= most, "{admitted} within {now} ms at {rate}/s");
-            }
-        }
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ pub mod members;
 pub mod order;
 pub mod problem;
 pub mod query;
+pub mod quota;
 pub mod render;
 pub mod schema;
 pub mod time;
@@ -25,5 +26,6 @@ pub use ids::{CollectionId, CollectionName, DocId, Epoch, FieldName, Position, S
 pub use json::Json;
 pub use limits::Limits;
 pub use problem::{Code, Problem};
+pub use quota::{Held, Quota};
 pub use schema::{Element, Field, FieldType, Metric, Scalar, Schema, VectorIndex, VectorType};
 pub use value::{Document, SparseVector, Value, Vector};

@@ -43,6 +43,7 @@ pub enum Code {
     KOutOfRange,
     LimitExceeded,
     NotFinite,
+    QuotaExceeded,
     TypeMismatch,
     UnknownField,
     // 429

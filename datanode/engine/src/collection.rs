@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use parking_lot::Mutex;
 use rhumb_core::query::Consistency;
 use rhumb_core::write::{Counts, Write};
-use rhumb_core::{DocId, FieldName, FieldType, Position, Schema};
+use rhumb_core::{FieldName, FieldType, Position, Quota, Schema};
 use rhumb_store::StoreError;
 use rhumb_store::catalog::{Catalog, CatalogEntry};
 use rhumb_store::crypt::KeyProblem;
@@ -15,17 +15,21 @@ use tokio::time::Instant;
 
 use crate::database::{OpenStats, Sharing};
 use crate::env::Env;
-use crate::error::{EngineError, Outcome, PartOutcome};
+use crate::error::EngineError;
+use crate::judge::growth_at_most;
 use crate::lead::Lead;
 use crate::partition::writer::Applied;
 use crate::partition::{Partition, Whose};
 use crate::reading::Reading;
 use crate::schema_cell::SchemaCell;
+use crate::spread::{combine, home, split, weight};
+use crate::tally::{Room, Share, Tally};
 
 pub struct Collection {
     env: Arc<Env>,
     lead: Lead,
     schema: Arc<SchemaCell>,
+    tally: Arc<Tally>,
     /// One cell per partition; the lock serialises opening and closing.
     cells: Vec<Arc<Cell>>,
     used: Mutex<Instant>,
@@ -67,6 +71,7 @@ impl Collection {
         let limits = env.settings.limits.clone();
         Self {
             env,
+            tally: Tally::of(entry.partitions.max(1)),
             schema: Arc::new(SchemaCell::new(catalog, lead.clone(), entry, limits)),
             lead,
             cells,
@@ -91,24 +96,25 @@ impl Collection {
     /// goes away.  `SchemaMoved` asks the caller to type the request again.
     pub async fn write(&self, write: Write) -> Result<Written, EngineError> {
         if self.cells.len() == 1 {
-            return combine(vec![(0, self.write_part(0, write).await)]);
+            return combine(vec![(0, self.write_part(0, write, Room::Unasked).await)]);
         }
-        self.prepare(&write).await?;
         let home = write
             .idempotency
             .as_ref()
             .map(|i| home(&i.key, self.cells.len() as u32));
         let mut parts = split(write, home, self.cells.len() as u32);
+        let room = self.prepare(&parts).await?;
         let mut answers = Vec::with_capacity(parts.len());
         // The key's home first: it knows whether this is another request under an old key,
         // and then no partition may apply anything.
         if let Some(at) = parts.iter().position(|(index, _)| Some(*index) == home) {
             let (index, part) = parts.swap_remove(at);
-            answers.push((index, Ok(self.write_part(index, part).await?)));
+            let applied = self.write_part(index, part, room.clone()).await?;
+            answers.push((index, Ok(applied)));
         }
-        let writes = parts.into_iter().map(|(index, part)| async move {
-            let answer = self.write_part(index, part).await;
-            (index, answer)
+        let writes = parts.into_iter().map(|(index, part)| {
+            let room = room.clone();
+            async move { (index, self.write_part(index, part, room).await) }
         });
         answers.extend(futures::future::join_all(writes).await);
         answers.sort_by_key(|(index, _)| *index);
@@ -117,27 +123,58 @@ impl Collection {
 
     /// What would make one partition refuse while another applies is found out before any
     /// of them is asked.
+<<<<<<< HEAD
     async fn prepare(&self, write: &Write) -> Result<(), EngineError> {
         if let Some(filter) = &write.delete_by_filter {
             let matched = self
                 .indexes()
+=======
+    async fn prepare(&self, parts: &[(u32, Write)]) -> Result<Room, EngineError> {
+        let Some((_, any)) = parts.first() else {
+            return Err(EngineError::Bug("a write without partitions".into()));
+        };
+        if let Some(filter) = &any.delete_by_filter {
+            let matched = (0..self.cells.len() as u32)
+>>>>>>> lim
                 .map(|index| async move { self.partition(index).await?.shared.matching(filter).await });
             try_join_all(matched).await?;
         }
-        if !write.new_fields.is_empty() {
-            self.schema.extend(&write.new_fields).await?;
+        let room = self.room(parts).await?;
+        if !any.new_fields.is_empty() && !matches!(room, Room::Full(_)) {
+            self.schema.extend(&any.new_fields).await?;
         }
-        Ok(())
+        Ok(room)
     }
 
-    async fn write_part(&self, index: u32, write: Write) -> Result<Applied, EngineError> {
+    /// Room for all rows that a write adds, where there is a quota.
+    async fn room(&self, parts: &[(u32, Write)]) -> Result<Room, EngineError> {
+        let quota = self.schema.quota()?;
+        if quota.is_boundless() || parts.iter().all(|(_, part)| part.upsert.is_empty()) {
+            return Ok(Room::Unasked);
+        }
+        let unknown = self.tally.unknown();
+        try_join_all(unknown.into_iter().map(|index| self.partition(index))).await?;
+        let mut more = 0;
+        for (index, part) in parts {
+            let partition = self.partition(*index).await?;
+            more += growth_at_most(part, |id| partition.shared.view.lookup(id).is_some());
+        }
+        Ok(self.tally.keep(more, &quota))
+    }
+
+    async fn write_part(&self, index: u32, write: Write, room: Room) -> Result<Applied, EngineError> {
         let bytes = weight(&write);
-        self.partition(index).await?.write(write, bytes).await
+        self.partition(index).await?.write(write, bytes, room).await
     }
 
-    /// Adds declared fields.  Another type for a field is `Code::TypeMismatch`.
-    pub async fn declare(&self, fields: &BTreeMap<FieldName, FieldType>) -> Result<(), EngineError> {
-        self.schema.declare(fields).await
+    /// Adds declared fields, and sets the quota if there is one.  Another type for a field is
+    /// `Code::TypeMismatch`.
+    pub async fn declare(
+        &self,
+        fields: &BTreeMap<FieldName, FieldType>,
+        quota: Option<Quota>,
+    ) -> Result<(), EngineError> {
+        self.schema.declare(fields, quota).await
     }
 
     /// One snapshot per partition.  `session` are positions the snapshot must include.
@@ -238,7 +275,7 @@ impl Collection {
             lead: self.lead.clone(),
             schema: self.schema.clone(),
             cell: cell.clone(),
-            index,
+            share: self.tally.share(index),
         };
         let tasks = &self.env.tasks;
         let task = tasks.spawn("partition open", rhumb_seams::OnExit::Fine, opening.run());
@@ -310,7 +347,7 @@ struct Opening {
     lead: Lead,
     schema: Arc<SchemaCell>,
     cell: Arc<Cell>,
-    index: u32,
+    share: Share,
 }
 
 impl Opening {
@@ -335,7 +372,7 @@ impl Opening {
             self.env.clone(),
             self.lead.clone(),
             self.schema,
-            self.index,
+            self.share,
             whose,
         )
         .await;
@@ -378,126 +415,4 @@ impl Opening {
         }
         Ok(())
     }
-}
-
-/// The partition that every request with this key asks.
-fn home(key: &str, partitions: u32) -> u32 {
-    DocId::from(key).partition(partitions)
-}
-
-/// Each document goes to the partition that owns its id; a filter goes to all; a key also
-/// goes to the partition it hashes to, so that it is found again whatever the body says.
-fn split(write: Write, home: Option<u32>, partitions: u32) -> Vec<(u32, Write)> {
-    let empty = Write {
-        delete_by_filter: write.delete_by_filter.clone(),
-        condition: write.condition.clone(),
-        new_fields: write.new_fields.clone(),
-        idempotency: write.idempotency.clone(),
-        all_or_nothing: write.all_or_nothing,
-        scope: write.scope.clone(),
-        ..Write::default()
-    };
-    let mut parts = vec![empty; partitions as usize];
-    let mut touched = vec![write.delete_by_filter.is_some(); partitions as usize];
-    if let Some(home) = home {
-        touched[home as usize] = true;
-    }
-    let mut place = |id: &DocId| {
-        let part = id.partition(partitions) as usize;
-        touched[part] = true;
-        part
-    };
-    for id in write.delete {
-        parts[place(&id)].delete.push(id);
-    }
-    for (id, document) in write.upsert {
-        parts[place(&id)].upsert.push((id, document));
-    }
-    for patch in write.patch {
-        parts[place(&patch.id)].patch.push(patch);
-    }
-    if !touched.contains(&true) {
-        touched[0] = true;
-    }
-    let all = (0..partitions).zip(parts);
-    all.zip(touched)
-        .filter(|(_, touched)| *touched)
-        .map(|(part, _)| part)
-        .collect()
-}
-
-/// One answer out of the partitions' answers.
-fn combine(answers: Vec<(u32, Result<Applied, EngineError>)>) -> Result<Written, EngineError> {
-    let applied = answers.iter().filter(|(_, a)| a.is_ok()).count();
-    if applied == answers.len() {
-        let mut written = Written {
-            counts: Counts::default(),
-            positions: Vec::new(),
-        };
-        for (index, answer) in answers {
-            let Applied { counts, position } = answer?;
-            written.counts = sum(written.counts, counts);
-            written.positions.push((index, position));
-        }
-        return Ok(written);
-    }
-    let outcome = |answer: &Result<Applied, EngineError>| match answer {
-        Ok(_) => Outcome::Applied,
-        Err(EngineError::OutcomeUnknown) => Outcome::Unknown,
-        Err(_) => Outcome::NotApplied,
-    };
-    let outcomes: Vec<PartOutcome> = answers
-        .iter()
-        .map(|(partition, a)| PartOutcome {
-            partition: *partition,
-            outcome: outcome(a),
-        })
-        .collect();
-    if outcomes.iter().any(|o| o.outcome == Outcome::Applied) {
-        return Err(EngineError::PartiallyApplied(outcomes));
-    }
-    // Nothing was applied for certain, or nothing is certain: the graver word wins.
-    let errors = answers.into_iter().filter_map(|(_, a)| a.err());
-    let gravest = errors.reduce(|a, b| {
-        if matches!(b, EngineError::OutcomeUnknown) {
-            b
-        } else {
-            a
-        }
-    });
-    Err(gravest.unwrap_or_else(|| EngineError::Bug("a write without partitions".into())))
-}
-
-fn sum(a: Counts, b: Counts) -> Counts {
-    Counts {
-        upserted: a.upserted + b.upserted,
-        patched: a.patched + b.patched,
-        deleted: a.deleted + b.deleted,
-        skipped: a.skipped + b.skipped,
-        version: b.version.or(a.version),
-        created: a.created || b.created,
-    }
-}
-
-/// Bytes a write will hold in the memtable.
-fn weight(write: &Write) -> usize {
-    let id = |id: &DocId| match id {
-        DocId::Num(_) => 64,
-        DocId::Str(s) => 80 + s.len(),
-    };
-    let upserts: usize = write.upsert.iter().map(|(i, d)| id(i) + 64 + d.heap_size()).sum();
-    let patches: usize = write
-        .patch
-        .iter()
-        .map(|p| {
-            id(&p.id)
-                + p.set
-                    .iter()
-                    .filter_map(|(_, v)| v.as_ref())
-                    .map(|v| 48 + v.heap_size())
-                    .sum::<usize>()
-        })
-        .sum();
-    let deletes: usize = write.delete.iter().map(id).sum();
-    upserts + patches + deletes + 64
 }

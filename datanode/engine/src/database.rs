@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rhumb_core::schema::Field;
-use rhumb_core::{Code, CollectionId, CollectionName, Limits, Problem, Schema};
+use rhumb_core::{Code, CollectionId, CollectionName, Limits, Problem, Quota, Schema};
 use rhumb_seams::{CancellationToken, Clock, Ids, OnExit, Tasks, Term};
 use rhumb_store::Bucket;
 use rhumb_store::catalog::{Catalog, CatalogEntry, CatalogState, Creation};
@@ -22,6 +22,7 @@ use crate::env::Env;
 use crate::error::EngineError;
 use crate::lance_store::LanceEnv;
 use crate::lead::Lead;
+use crate::schema_cell::set_quota;
 use crate::sole_writer::SoleWriter;
 
 /// Flushes and merges at once: two keep two cores busy without starving queries.
@@ -150,12 +151,13 @@ impl Database {
     }
 
     /// `schema` holds the declared fields.  Another definition under the same name is
-    /// `Code::CollectionExists`.
+    /// `Code::CollectionExists`; another quota is none, and is set.
     pub async fn create_collection(
         &self,
         name: &CollectionName,
         schema: Schema,
         partitions: u32,
+        quota: Option<Quota>,
     ) -> Result<Created, EngineError> {
         let naming = self.inner.naming.lock().await;
         self.lead.settle().await;
@@ -172,6 +174,7 @@ impl Database {
                 leader: None,
                 settings: BTreeMap::new(),
             };
+            set_quota(&mut entry, quota.unwrap_or_default());
             self.lead.sign(&mut entry)?;
             match self.inner.catalog.create(entry).await? {
                 Creation::Created(entry) => return Ok(Created::New(self.adopt(entry).await?)),
@@ -182,7 +185,9 @@ impl Database {
                 Creation::Exists(there) => {
                     drop(naming);
                     same_definition(&there, &schema, partitions)?;
-                    return Ok(Created::Same(self.adopt(there).await?));
+                    let same = self.adopt(there).await?;
+                    same.declare(&BTreeMap::new(), quota).await?;
+                    return Ok(Created::Same(same));
                 }
             }
         }

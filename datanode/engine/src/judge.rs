@@ -4,7 +4,7 @@
 //! The caller says what each document looks like in write order (P4); the answer is the
 //! rows to log and the counts to reply with.  Nothing is applied here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rhumb_core::write::{Condition, Counts, Patch, Write};
@@ -24,6 +24,8 @@ pub struct Old {
 pub struct Judged {
     pub rows: Vec<Row>,
     pub counts: Counts,
+    /// Documents that are there afterwards and were not before, less those that went.
+    pub growth: i64,
     /// A document that the writer may not write, or not replace.
     pub outside: Option<DocId>,
 }
@@ -59,6 +61,18 @@ pub fn touches(write: &Write) -> impl Iterator<Item = &DocId> {
         .iter()
         .chain(write.upsert.iter().map(|(id, _)| id))
         .chain(write.patch.iter().map(|p| &p.id))
+}
+
+/// How many documents a write adds at most, given which ids are there.  What may go is
+/// counted only where it is certain to.
+pub fn growth_at_most(write: &Write, is_there: impl Fn(&DocId) -> bool) -> u64 {
+    let may_create = matches!(write.condition, None | Some(Condition::Absent(true)));
+    let is_certain = write.condition.is_none() && write.scope.is_none();
+    let upserted: HashSet<&DocId> = write.upsert.iter().map(|(id, _)| id).collect();
+    let deleted: HashSet<&DocId> = write.delete.iter().filter(|_| is_certain).collect();
+    let created = upserted.iter().filter(|id| may_create && !is_there(id)).count();
+    let gone = deleted.difference(&upserted).filter(|id| is_there(id)).count();
+    created.saturating_sub(gone) as u64
 }
 
 /// `matched` are the documents that `delete_by_filter` met; `next` gives the versions.
@@ -139,6 +153,7 @@ impl Bench<'_> {
         } else if self.visible(id).is_some() {
             self.record(id, None, next());
             self.judged.counts.deleted += 1;
+            self.judged.growth -= 1;
         }
     }
 
@@ -152,6 +167,7 @@ impl Bench<'_> {
             return;
         }
         self.judged.counts.created = self.current(id).is_none();
+        self.judged.growth += i64::from(self.judged.counts.created);
         self.record(id, Some(Arc::new(document.clone())), next());
         self.judged.counts.upserted += 1;
     }
@@ -357,6 +373,61 @@ mod tests {
             run(&scoped(upsert("a", 1)), &[], &stored("a", 7, 50)),
         ] {
             assert_eq!(refused.outside, Some("a".into()));
+        }
+    }
+
+    fn upsert_and_delete(condition: Option<Condition>) -> Write {
+        Write {
+            delete: vec!["a".into(), "a".into(), "x".into(), "b".into()],
+            upsert: ["b", "c", "d"].map(|id| (id.into(), document(1))).to_vec(),
+            condition,
+            ..Write::default()
+        }
+    }
+
+    #[test]
+    fn a_write_grows_by_what_is_new_less_what_went() {
+        let old: HashMap<DocId, Old> = ["a", "b"].into_iter().flat_map(|id| stored(id, 7, 0)).collect();
+        let write = upsert_and_delete(None);
+        assert_eq!(run(&write, &[], &old).growth, 1, "c and d for a");
+        assert_eq!(run(&write, &[], &HashMap::new()).growth, 3);
+        let gone = Write {
+            delete: vec!["a".into(), "b".into()],
+            ..Write::default()
+        };
+        assert_eq!(run(&gone, &[], &old).growth, -2);
+    }
+
+    #[test]
+    fn no_write_grows_by_more_than_was_foreseen() {
+        let all: HashMap<DocId, Old> = ["a", "b", "c"]
+            .into_iter()
+            .flat_map(|id| stored(id, 7, 0))
+            .collect();
+        for there in [&["a", "b"][..], &[], &["a", "b", "c"], &["c"]] {
+            let there = there.iter().map(|id| DocId::from(*id));
+            let old: HashMap<DocId, Old> = there
+                .filter_map(|id| all.get_key_value(&id))
+                .map(|(id, old)| (id.clone(), old.clone()))
+                .collect();
+            for condition in [
+                None,
+                Some(Condition::Absent(true)),
+                Some(Condition::Absent(false)),
+                Some(Condition::Version(Seq(7))),
+            ] {
+                for write in [
+                    upsert_and_delete(condition.clone()),
+                    scoped(upsert_and_delete(condition)),
+                ] {
+                    let foreseen = growth_at_most(&write, |id| old.contains_key(id));
+                    let growth = run(&write, &[], &old).growth;
+                    assert!(growth <= foreseen as i64, "{growth} of {foreseen}: {write:?}");
+                    if write.condition.is_none() && write.scope.is_none() {
+                        assert_eq!(growth.max(0) as u64, foreseen);
+                    }
+                }
+            }
         }
     }
 

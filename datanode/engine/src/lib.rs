@@ -28,6 +28,8 @@ mod rows;
 mod schema_cell;
 mod scoring;
 mod sole_writer;
+mod spread;
+mod tally;
 mod view_files;
 
 pub use collection::{Collection, Stats, Written};
@@ -37,3 +39,4 @@ pub use error::{EngineError, Outcome, PartOutcome};
 pub use reading::{Page, PageStart, Reading, Scan, ScanSnapshot};
 pub use remains::{Holds, Object, Objects};
 pub use rows::{Row, encode_table, table_schema};
+pub use schema_cell::quota_of;

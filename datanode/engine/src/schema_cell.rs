@@ -1,4 +1,4 @@
-//! The schema of one open collection, and the only way it grows.
+//! The schema of one open collection, and the only way it grows; its quota too.
 //!
 //! A new field is in the catalog before the first row that has it is in the log, so that
 //! recovery always knows every column it meets; and it gets there only once a write is
@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::schema::NewFields;
-use rhumb_core::{Code, CollectionName, FieldName, FieldType, Limits, Problem, Schema};
+use rhumb_core::{Code, CollectionName, FieldName, FieldType, Limits, Problem, Quota, Schema};
 use rhumb_store::catalog::{Catalog, CatalogEntry};
 use rhumb_store::{ErrorKind, StoreError};
 use rhumb_text::TextFields;
+use serde::Deserialize;
+use serde_json::json;
 
 use crate::error::EngineError;
 use crate::lead::Lead;
@@ -53,6 +55,10 @@ impl SchemaCell {
         self.schema.read().clone()
     }
 
+    pub fn quota(&self) -> Result<Quota, EngineError> {
+        quota_of(&self.entry())
+    }
+
     pub fn texts(&self) -> Result<Arc<TextFields>, EngineError> {
         let schema = self.schema();
         let mut known = self.texts.lock();
@@ -73,7 +79,14 @@ impl SchemaCell {
         if self.schema().covers(new) {
             return Ok(());
         }
-        match self.change(|schema| schema.extend(new, &self.limits)).await {
+        let extend = |entry: &CatalogEntry| {
+            let schema = entry.schema.extend(new, &self.limits)?;
+            Ok(CatalogEntry {
+                schema,
+                ..entry.clone()
+            })
+        };
+        match self.change(extend).await {
             Err(EngineError::Refused(problem)) if problem.code != Code::CollectionNotFound => {
                 Err(EngineError::SchemaMoved)
             }
@@ -81,27 +94,42 @@ impl SchemaCell {
         }
     }
 
-    /// Adds declared fields, and changes those settings of a field that may change.
-    pub async fn declare(&self, fields: &BTreeMap<FieldName, FieldType>) -> Result<(), EngineError> {
-        let declare = |schema: &Schema| {
-            let declared = schema.declare(fields, &self.limits);
-            declared.map_err(|problem| problem.within("fields"))
+    /// Adds declared fields, changes those settings of a field that may change, and sets the
+    /// quota if there is one.
+    pub async fn declare(
+        &self,
+        fields: &BTreeMap<FieldName, FieldType>,
+        quota: Option<Quota>,
+    ) -> Result<(), EngineError> {
+        let declare = |entry: &CatalogEntry| {
+            let declared = entry.schema.declare(fields, &self.limits);
+            let mut next = CatalogEntry {
+                schema: declared.map_err(|problem| problem.within("fields"))?,
+                ..entry.clone()
+            };
+            if let Some(quota) = quota {
+                set_quota(&mut next, quota);
+            }
+            Ok(next)
         };
         self.change(declare).await
     }
 
-    async fn change(&self, change: impl Fn(&Schema) -> Result<Schema, Problem>) -> Result<(), EngineError> {
+    async fn change(
+        &self,
+        change: impl Fn(&CatalogEntry) -> Result<CatalogEntry, Problem>,
+    ) -> Result<(), EngineError> {
         let _one = self.changing.lock().await;
-        if change(&self.schema()).is_ok_and(|same| same == *self.schema()) {
+        let known = self.entry();
+        if change(&known).is_ok_and(|same| same == *known) {
             return Ok(());
         }
-        let id = self.entry().id.clone();
         let mut refused = None;
         let updated = self
             .catalog
-            .update(&self.name, &id, |entry| match change(&entry.schema) {
-                Ok(schema) => {
-                    entry.schema = schema;
+            .update(&self.name, &known.id, |entry| match change(entry) {
+                Ok(next) => {
+                    *entry = next;
                     self.lead.sign(entry)
                 }
                 Err(problem) => {
@@ -129,6 +157,25 @@ impl SchemaCell {
         *self.schema.write() = Arc::new(entry.schema.clone());
         *self.entry.write() = Arc::new(entry);
     }
+}
+
+/// Where the catalog keeps the quota among the settings of a collection.
+const QUOTA: &str = "quota";
+
+/// The quota of a collection; none has no bound.
+pub fn quota_of(entry: &CatalogEntry) -> Result<Quota, EngineError> {
+    match entry.settings.get(QUOTA) {
+        None => Ok(Quota::default()),
+        Some(kept) => Quota::deserialize(kept)
+            .map_err(|e| EngineError::Corrupt(format!("the quota of collection '{}': {e}", entry.name))),
+    }
+}
+
+pub fn set_quota(entry: &mut CatalogEntry, quota: Quota) {
+    match quota.is_boundless() {
+        true => entry.settings.remove(QUOTA),
+        false => entry.settings.insert(QUOTA.to_owned(), json!(quota)),
+    };
 }
 
 fn deleted(name: &CollectionName) -> EngineError {

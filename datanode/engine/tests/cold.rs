@@ -193,7 +193,7 @@ async fn a_cold_query_waits_for_the_store_three_times_at_most() {
     let rand = Rand::from_seed(5);
     let first = store.open("writer").await;
     first
-        .create_collection(&name(), schema(DIM as u32), 1)
+        .create_collection(&name(), schema(DIM as u32), 1, None)
         .await
         .expect("created");
     fill(&first.collection(&name()).await.expect("there"), &rand).await;

@@ -75,7 +75,7 @@ async fn nothing_acknowledged_is_lost_under_store_faults() {
     };
     let mut database = store.open("writer").await;
     database
-        .create_collection(&fixture::name(), fixture::schema(DIM as u32), 2)
+        .create_collection(&fixture::name(), fixture::schema(DIM as u32), 2, None)
         .await
         .expect("created");
     let mut known: Vec<Knowledge> = vec![Knowledge::new(); WRITERS];
@@ -187,7 +187,7 @@ async fn a_panic_in_a_partition_costs_one_answer_and_no_row() {
     store.options.faults = Some(faults.clone());
     let database = store.open("writer").await;
     database
-        .create_collection(&fixture::name(), fixture::schema(DIM as u32), 1)
+        .create_collection(&fixture::name(), fixture::schema(DIM as u32), 1, None)
         .await
         .expect("created");
     let collection = database.collection(&fixture::name()).await.expect("there");

@@ -52,7 +52,7 @@ impl History {
         let store = Store::memory();
         let database = store.open("first").await;
         database
-            .create_collection(&fixture::name(), schema(DIM as u32), partitions)
+            .create_collection(&fixture::name(), schema(DIM as u32), partitions, None)
             .await
             .expect("created");
         Self {

@@ -61,7 +61,9 @@ async fn two() -> (Node, Node, Term, Arc<Collection>) {
     let (a, b) = (node(&store, "a").await, node(&store, "b").await);
     let term = a.certain();
     let under = a.database.under(term.clone());
-    let created = under.create_collection(&name(), schema(DIM as u32), 1).await;
+    let created = under
+        .create_collection(&name(), schema(DIM as u32), 1, None)
+        .await;
     created.expect("created");
     let things = a.things(&term).await.expect("it is there");
     (a, b, term, things)
@@ -150,10 +152,12 @@ async fn what_a_predecessor_began_cannot_land() {
         .await
         .expect_err("not its to delete");
     let fields = [(field("late"), FieldType::Scalar(Scalar::Int))].into();
-    new.declare(&[(field("late"), FieldType::Scalar(Scalar::String))].into())
+    new.declare(&[(field("late"), FieldType::Scalar(Scalar::String))].into(), None)
         .await
         .expect("the leader may");
-    old.declare(&fields).await.expect_err("another type is there now");
+    old.declare(&fields, None)
+        .await
+        .expect_err("another type is there now");
     assert_eq!(lex(&new, Consistency::Strong).await.expect("read"), Some(1));
 }
 
@@ -180,7 +184,9 @@ async fn a_partition_opens_even_when_every_caller_gives_up() {
     let a = node(&store, "a").await;
     let term = a.certain();
     let under = a.database.under(term.clone());
-    let created = under.create_collection(&name(), schema(DIM as u32), 1).await;
+    let created = under
+        .create_collection(&name(), schema(DIM as u32), 1, None)
+        .await;
     created.expect("created");
     let things = a.things(&term).await.expect("it is there");
     // Each caller leaves as soon as it has to wait.
@@ -207,7 +213,9 @@ async fn a_claim_that_came_too_late_serves_nothing() {
     let a = node(&store, "a").await;
     let term = Term::new(a.clock.clone(), a.clock.steady() + Duration::from_millis(300));
     let under = a.database.under(term.clone());
-    let created = under.create_collection(&name(), schema(DIM as u32), 1).await;
+    let created = under
+        .create_collection(&name(), schema(DIM as u32), 1, None)
+        .await;
     created.expect("created");
     let things = a.things(&term).await.expect("it is there");
     let slow = Rule::new(Fault::Delay(Duration::from_millis(500)))

@@ -30,6 +30,7 @@ mod mutation;
 mod openapi;
 mod query;
 mod query_shapes;
+mod quota;
 mod scan;
 mod sparse;
 mod text;

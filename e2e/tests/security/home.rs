@@ -26,6 +26,8 @@ pub struct Told {
     pub status: u16,
     pub body: Value,
     pub challenge: Option<String>,
+    /// Seconds.
+    pub retry_after: Option<u64>,
 }
 
 impl Told {
@@ -126,8 +128,9 @@ impl Guarded {
         }
         let answer = request.send().await.expect("an answer");
         let status = answer.status().as_u16();
-        let challenge = answer.headers().get("www-authenticate");
-        let challenge = challenge.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let challenge = header("www-authenticate").map(str::to_owned);
+        let retry_after = header("retry-after").and_then(|seconds| seconds.parse().ok());
         let bytes = answer.bytes().await.unwrap_or_default();
         let body = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
@@ -135,6 +138,7 @@ impl Guarded {
             status,
             body,
             challenge,
+            retry_after,
         }
     }
 

@@ -9,6 +9,7 @@ mod home;
 mod issuer;
 mod keys;
 mod matrix;
+mod pace;
 mod rows;
 mod tls;
 mod tokens;

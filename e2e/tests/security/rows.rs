@@ -252,3 +252,28 @@ async fn cursors_and_idempotency_keys_are_ones_own() {
     assert_eq!(write(&key, "i2").await, 200);
     assert_eq!(write(&key, "i3").await, 422);
 }
+
+#[tokio::test]
+async fn a_quota_is_set_by_whoever_may_know_of_every_row() {
+    let (server, _) = two_tenants("rows-quota").await;
+    let grants = json!([{"collections": "*", "operations": ["read", "write", "schema"], "row_filter": {"tenant": "x"}}]);
+    server.role("schemer", grants).await;
+    let (_, key) = server.key(&["schemer"], json!({})).await;
+    let quota = json!({"quota": {"rows": 1}});
+    for (method, path) in [("PATCH", C), ("PUT", "/v1/collections/own")] {
+        let told = server.ask(Some(&key), method, path, Some(&quota)).await;
+        assert_eq!((told.status, told.code()), (403, "forbidden"), "{told:?}");
+        assert_eq!(told.body["field"], "quota");
+    }
+    server.admin("PATCH", C, Some(&quota)).await;
+    let (path, body) = (
+        format!("{C}/documents"),
+        json!({"upsert": [{"id": "x99", "tenant": "x"}]}),
+    );
+    let told = server.ask(Some(&key), "POST", &path, Some(&body)).await;
+    assert_eq!((told.status, told.code()), (422, "quota_exceeded"), "{told:?}");
+    assert!(
+        !told.body.to_string().contains("40"),
+        "how many there are is not said: {told:?}"
+    );
+}

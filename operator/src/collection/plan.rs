@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use rhumb_crds::collection::CollectionSpec;
+use rhumb_crds::collection::{CollectionSpec, Quota};
 use serde_json::{Map, Value, json};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// The body of a `PUT`.
     Create(Value),
-    /// The body of a `PATCH` that adds fields or changes settings.
+    /// The body of a `PATCH` that adds fields, changes settings or the quota.
     Evolve(Value),
     /// Doing it would lose data.
     Refuse(String),
@@ -23,7 +23,11 @@ pub fn plan(spec: &CollectionSpec, found: Option<&Value>) -> Step {
         .map(|(name, field)| (name, field.to_wire()))
         .collect();
     let Some(found) = found else {
-        return Step::Create(json!({ "fields": declared, "partitions": spec.partitions }));
+        let mut definition = json!({ "fields": declared, "partitions": spec.partitions });
+        if let Some(quota) = spec.quota {
+            definition["quota"] = json!(quota);
+        }
+        return Step::Create(definition);
     };
     if found["partitions"]
         .as_u64()
@@ -34,12 +38,12 @@ pub fn plan(spec: &CollectionSpec, found: Option<&Value>) -> Step {
             found["partitions"]
         ));
     }
-    let mut patch = Map::new();
+    let mut fields = Map::new();
     for (name, wire) in declared {
         match compare(&wire, &found["fields"][name]) {
             Same::Yes => {}
             Same::Missing | Same::Settings => {
-                patch.insert(name.clone(), wire);
+                fields.insert(name.clone(), wire);
             }
             Same::No(what) => {
                 return Step::Refuse(format!(
@@ -48,10 +52,25 @@ pub fn plan(spec: &CollectionSpec, found: Option<&Value>) -> Step {
             }
         }
     }
-    if patch.is_empty() {
-        Step::Nothing
-    } else {
-        Step::Evolve(json!({ "fields": patch }))
+    let mut patch = Map::new();
+    if !fields.is_empty() {
+        patch.insert("fields".to_owned(), fields.into());
+    }
+    if let Some(quota) = spec.quota.filter(|quota| *quota != quota_of(found)) {
+        patch.insert("quota".to_owned(), json!(quota));
+    }
+    match patch.is_empty() {
+        true => Step::Nothing,
+        false => Step::Evolve(patch.into()),
+    }
+}
+
+/// None is shown where there is none.
+fn quota_of(found: &Value) -> Quota {
+    let bound = |name: &str| found["quota"][name].as_i64();
+    Quota {
+        rows: bound("rows"),
+        bytes: bound("bytes"),
     }
 }
 

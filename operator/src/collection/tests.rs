@@ -310,3 +310,32 @@ fn what_would_lose_data_is_refused_and_settings_are_patched() {
         Step::Evolve(json!({ "fields": { "f": vector(3, "flat") } }))
     );
 }
+
+#[test]
+fn a_quota_is_set_changed_and_left_alone() {
+    let spec = |quota: Value| {
+        let mut spec = spec();
+        spec["quota"] = quota;
+        serde_json::from_value(spec).expect("a spec")
+    };
+    let found = |quota: Value| {
+        let fields = json!({ "v": { "type": "vector", "dim": 3 } });
+        json!({ "partitions": 1, "fields": fields, "quota": quota })
+    };
+    let ten = json!({ "rows": 10 });
+    let Step::Create(definition) = plan(&spec(ten.clone()), None) else {
+        panic!("it is not there yet")
+    };
+    assert_eq!(definition["quota"], ten);
+    let of = |declared: &Value, there: &Value| plan(&spec(declared.clone()), Some(&found(there.clone())));
+    assert_eq!(of(&ten, &ten), Step::Nothing);
+    assert_eq!(of(&Value::Null, &ten), Step::Nothing);
+    assert_eq!(of(&json!({}), &Value::Null), Step::Nothing);
+    for (declared, there) in [
+        (ten.clone(), Value::Null),
+        (ten.clone(), json!({ "rows": 10, "bytes": 5 })),
+        (json!({}), ten),
+    ] {
+        assert_eq!(of(&declared, &there), Step::Evolve(json!({ "quota": declared })));
+    }
+}

@@ -151,6 +151,7 @@ pub(super) const TYPING: &[Code] = &[
     Code::InvalidValue,
     Code::LimitExceeded,
     Code::NotFinite,
+    Code::QuotaExceeded,
     Code::TypeMismatch,
     Code::UnknownField,
     Code::OutcomeUnknown,
@@ -166,6 +167,7 @@ pub(super) const ONE: &[Code] = &[
     Code::InvalidValue,
     Code::LimitExceeded,
     Code::NotFinite,
+    Code::QuotaExceeded,
     Code::TypeMismatch,
     Code::OutcomeUnknown,
 ];
@@ -180,6 +182,7 @@ pub(super) const WRITING: &[Code] = &[
     Code::InvalidValue,
     Code::LimitExceeded,
     Code::NotFinite,
+    Code::QuotaExceeded,
     Code::TypeMismatch,
     Code::UnknownField,
     Code::OutcomeUnknown,

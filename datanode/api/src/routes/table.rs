@@ -61,9 +61,12 @@ pub(super) const ROUTES: [Route; 24] = [
         op: Op::PatchCollection,
         method: Method::Patch,
         path: COLLECTION_PATH,
-        summary: "Adds fields, changes settings of fields",
+        summary: "Adds fields, changes settings of fields, sets the quota",
         params: &[COLLECTION],
-        request: takes("New fields and settings", &[(JSON, Some(of::<CollectionPatch>))]),
+        request: takes(
+            "New fields, settings and quota",
+            &[(JSON, Some(of::<CollectionPatch>))],
+        ),
         answers: &[json(200, "The collection as it is now", &[of::<CollectionInfo>])],
         refusals: &[
             Code::CollectionNotFound,

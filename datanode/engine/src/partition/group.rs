@@ -19,6 +19,8 @@ pub struct Group {
     pub changed: HashMap<DocId, Option<Old>>,
     pub answers: Vec<(oneshot::Sender<Result<Applied, EngineError>>, Verdict)>,
     pub bytes: usize,
+    /// Rows by which it changes the partition, counted by the tally already.
+    pub growth: i64,
 }
 
 pub enum Verdict {

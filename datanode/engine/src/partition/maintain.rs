@@ -183,7 +183,9 @@ impl Maintenance {
         let sealed = {
             let mut current = self.shared.base.write();
             let sealed = self.shared.view.swap(swap).map_err(bug)?;
+            let bytes = base.as_ref().map_or(0, Base::bytes);
             *current = base;
+            self.shared.share.base_is(bytes);
             sealed
         };
         let shared = self.shared.clone();

@@ -13,6 +13,7 @@ mod merge_policy;
 mod pace;
 pub mod purge;
 mod recover;
+mod refusals;
 pub mod writer;
 
 use std::collections::HashSet;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Weak};
 use futures::TryStreamExt;
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::query::Include;
+use rhumb_core::write::Write;
 use rhumb_core::{DocId, Filter, Position};
 use rhumb_store::log::{Barrier, Claim, Log};
 use rhumb_view::{RowMask, Snapshot, View};
@@ -42,6 +44,7 @@ use crate::raw::Raws;
 use crate::remains::{Object, Objects};
 use crate::rows::Row;
 use crate::schema_cell::SchemaCell;
+use crate::tally::{Room, Share};
 use crate::view_files::ViewFiles;
 
 /// Requests waiting for the writer; more make their senders wait.
@@ -78,6 +81,7 @@ pub struct Shared {
     pub env: Arc<Env>,
     pub lead: Lead,
     pub schema: Arc<SchemaCell>,
+    pub share: Share,
     pub view: View,
     /// `None` until the first flush.  Held for writing while view and base change
     /// together, for reading while a reader pins both: a pinned snapshot's rows are all in
@@ -117,11 +121,16 @@ impl Drop for Watched {
 impl Partition {
     /// Judged, logged, shown.  Not cancelled when the caller goes away: the writer task
     /// owns the request once it is queued.
-    pub async fn write(&self, write: rhumb_core::write::Write, bytes: usize) -> Result<Applied, EngineError> {
+    pub async fn write(&self, write: Write, bytes: usize, room: Room) -> Result<Applied, EngineError> {
         self.shared.check_halted()?;
         self.shared.env.memtables.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        let request = Request::Write(Box::new(WriteRequest { write, bytes, reply }));
+        let request = Request::Write(Box::new(WriteRequest {
+            write,
+            bytes,
+            room,
+            reply,
+        }));
         self.requests
             .send(request)
             .await
@@ -325,7 +334,7 @@ impl Shared {
         let mask = pinned.mask(filter).await?;
         let limit = self.env.settings.limits.by_filter_rows;
         if mask.count() > limit as u64 {
-            return Err(writer::too_many(mask.count(), limit));
+            return Err(refusals::too_many(mask.count(), limit));
         }
         Ok((pinned, mask))
     }
@@ -390,7 +399,9 @@ mod tests {
         let database = Database::open(bucket, settings, "test".into(), clock, ids, Tasks::new()).await;
         let name = CollectionName::parse("c").expect("a name");
         let database = database.expect("the database opens");
-        let created = database.create_collection(&name, Schema::default(), 1).await;
+        let created = database
+            .create_collection(&name, Schema::default(), 1, None)
+            .await;
         created.expect("created");
         let collection = database.collection(&name).await.expect("there");
         collection.stats().await.expect("opens the partition");

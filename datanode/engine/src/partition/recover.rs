@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::ids::IdKind;
-use rhumb_core::{DocId, Position, Seq};
+use rhumb_core::{DocId, Held, Position, Seq};
 use rhumb_seams::{CancellationToken, OnExit};
 use rhumb_store::log::{
     Barrier, Claim, Log, PartitionFolder, Record, Replay, Takeover, takeover, takeover_if_free,
@@ -31,6 +31,7 @@ use crate::partition::writer::Writer;
 use crate::partition::{Partition, QUEUE, Shared, Whose};
 use crate::rows;
 use crate::schema_cell::SchemaCell;
+use crate::tally::Share;
 use crate::view_files::ViewFiles;
 
 /// Flush jobs waiting for maintenance; the memtable budget stops writers long before.
@@ -41,9 +42,10 @@ impl Partition {
         env: Arc<Env>,
         lead: Lead,
         schema: Arc<SchemaCell>,
-        index: u32,
+        share: Share,
         whose: Whose,
     ) -> Result<Self, EngineError> {
+        let index = share.index();
         let started = tokio::time::Instant::now();
         let place = PartitionFolder::new(&env.bucket, &schema.entry().id, index);
         let Takeover {
@@ -85,11 +87,16 @@ impl Partition {
         // Fences count too: a tail of nothing else must not grow with every restart.
         memtable.entries = memtable.entries.max(tail_slots.saturating_sub(1));
         env.memtables.add(memtable.bytes);
+        let held = Held {
+            rows: view.snapshot().live_rows(),
+            bytes: base.as_ref().map_or(0, Base::bytes),
+        };
+        share.opened(held);
         tracing::info!(
             partition = name,
             epoch = claim.epoch().0,
             entries,
-            rows = view.snapshot().live_rows(),
+            rows = held.rows,
             took_ms = started.elapsed().as_millis() as u64,
             "partition opened"
         );
@@ -99,7 +106,7 @@ impl Partition {
         };
         let shared = Arc::new(Shared::new(
             env,
-            (lead, schema),
+            (lead, schema, share),
             (folder, name),
             (view, base),
             position,
@@ -157,7 +164,7 @@ async fn next_record(tail: &mut Replay, barrier: &Barrier) -> Result<Option<Reco
 impl Shared {
     fn new(
         env: Arc<Env>,
-        (lead, schema): (Lead, Arc<SchemaCell>),
+        (lead, schema, share): (Lead, Arc<SchemaCell>, Share),
         (folder, name): (String, String),
         (view, base): (View, Option<Base>),
         position: Position,
@@ -174,6 +181,7 @@ impl Shared {
             env,
             lead,
             schema,
+            share,
             view,
             base: RwLock::new(base),
             position: watch::Sender::new(position),

@@ -12,10 +12,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rhumb_core::problem::shorten;
 use rhumb_core::query::Include;
 use rhumb_core::write::{Counts, Write};
-use rhumb_core::{Code, DocId, Position, Problem, Seq};
+use rhumb_core::{DocId, Position, Quota, Seq};
 use rhumb_store::ErrorKind;
 use rhumb_store::log::{AppendError, Log};
 use tokio::sync::{mpsc, oneshot};
@@ -30,7 +29,9 @@ use crate::partition::group::{Group, Verdict};
 use crate::partition::maintain::{FlushJob, Job};
 use crate::partition::memtable::Memtable;
 use crate::partition::pace::Pace;
+use crate::partition::refusals::{document_too_large, outside};
 use crate::rows::Row;
+use crate::tally::Room;
 
 /// Requests and bytes one log object carries at most.
 const GROUP_REQUESTS: usize = 1_024;
@@ -50,6 +51,7 @@ pub enum Request {
 pub struct WriteRequest {
     pub write: Write,
     pub bytes: usize,
+    pub room: Room,
     pub reply: oneshot::Sender<Result<Applied, EngineError>>,
 }
 
@@ -157,7 +159,7 @@ impl Writer {
         let mut group = Group::default();
         for request in writes {
             let verdict = self
-                .judge(&request.write, &mut group)
+                .judge(&request, &mut group)
                 .await
                 .unwrap_or_else(Verdict::Refused);
             if matches!(verdict, Verdict::Applied(_)) {
@@ -173,6 +175,7 @@ impl Writer {
             Ok(body) => self.append(group, body).await,
             Err(e) => {
                 tracing::error!(partition = self.shared.name, error = %e, "a group could not be encoded");
+                self.shared.share.take_back(group.growth);
                 group.fail(|| EngineError::Bug("the write could not be encoded; nothing was applied".into()));
                 Flow::GoOn
             }
@@ -180,10 +183,14 @@ impl Writer {
     }
 
     /// Judges one request and adds what it does to the group.
-    async fn judge(&mut self, write: &Write, group: &mut Group) -> Result<Verdict, EngineError> {
+    async fn judge(&mut self, request: &WriteRequest, group: &mut Group) -> Result<Verdict, EngineError> {
+        let write = &request.write;
         let now_ms = self.shared.env.clock.unix_ms();
         if let Some(verdict) = self.repeated(write, group, now_ms)? {
             return Ok(verdict);
+        }
+        if let Room::Full(problem) = &request.room {
+            return Err(EngineError::Refused(problem.clone()));
         }
         let matched = match &write.delete_by_filter {
             None => Vec::new(),
@@ -206,12 +213,23 @@ impl Writer {
         if write.all_or_nothing && judged.counts.skipped > 0 {
             return Ok(Verdict::Applied(judged.counts));
         }
+        self.make_room(&judged, &request.room)?;
         if !judged.rows.is_empty() && !write.new_fields.is_empty() {
             // In the catalog before the log: recovery must know every column it meets.
-            self.shared.schema.extend(&write.new_fields).await?;
+            let extended = self.shared.schema.extend(&write.new_fields).await;
+            extended.inspect_err(|_| self.shared.share.take_back(judged.growth))?;
         }
         self.next_seq = seq;
         Ok(self.admit(write, judged, group, now_ms))
+    }
+
+    /// Before anything else is done about the write: one that is refused fixes no type.
+    fn make_room(&self, judged: &Judged, room: &Room) -> Result<(), EngineError> {
+        let quota = match judged.growth {
+            ..=0 => Quota::default(),
+            _ => self.shared.schema.quota()?,
+        };
+        Ok(self.shared.share.grow(judged.growth, &quota, room)?)
     }
 
     fn admit(&mut self, write: &Write, judged: Judged, group: &mut Group, now_ms: i64) -> Verdict {
@@ -222,6 +240,7 @@ impl Writer {
             });
             group.changed.insert(row.id.clone(), old);
         }
+        group.growth += judged.growth;
         group.entry.rows.extend(judged.rows);
         if let Some(idempotency) = &write.idempotency {
             group.entry.idempotency.push(Entry {
@@ -327,6 +346,7 @@ impl Writer {
                 // Nothing is in doubt: the slot can be used again.
                 pending = match self.log.take_back(pending) {
                     Ok(()) => {
+                        self.shared.share.take_back(group.growth);
                         group.fail(unreachable);
                         return Flow::GoOn;
                     }
@@ -451,37 +471,4 @@ pub fn changes(rows: Vec<Row>) -> Vec<rhumb_view::Change> {
             document: r.document,
         })
         .collect()
-}
-
-/// The same words whether the document would leave the scope or would replace one outside.
-fn outside(id: &DocId) -> Problem {
-    let id = rhumb_core::problem::shorten(&id.to_string());
-    Problem::new(
-        Code::Forbidden,
-        format!("document '{id}' is, or would be, outside the rows these credentials may write; nothing was written"),
-    )
-    .hint("write documents that match the row filter of your role, under ids of your own")
-}
-
-fn document_too_large(id: &DocId, limit: usize) -> Problem {
-    Problem::new(
-        Code::LimitExceeded,
-        format!(
-            "with this patch the document '{}' would take more than {limit} bytes",
-            shorten(&id.to_string())
-        ),
-    )
-    .field("patch")
-}
-
-/// How many documents a filter may touch at once (P23).
-pub fn too_many(matched: u64, limit: usize) -> EngineError {
-    EngineError::Refused(
-        Problem::new(
-            Code::LimitExceeded,
-            format!("the filter matches {matched} documents, {limit} is the limit"),
-        )
-        .field("delete_by_filter")
-        .hint("narrow the filter and repeat the request"),
-    )
 }

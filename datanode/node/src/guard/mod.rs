@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rhumb_auth::{
-    Buckets, Change, Denied, Directory, DirectoryError, Identity, MintedKey, Pace, Secret, Subject, Wait, jwt,
+    Bound, Buckets, Change, Denied, Directory, DirectoryError, Identity, MintedKey, Over, Pace, Secret,
+    Subject, jwt,
 };
 use rhumb_core::{Code, Problem};
 use rhumb_seams::{Clock, Ids, OnExit, Tasks};
@@ -252,7 +253,7 @@ impl Guard {
 
     // How much may they?
 
-    pub fn admit(self: &Arc<Self>, identity: &Identity) -> Result<Place, Wait> {
+    pub fn admit(self: &Arc<Self>, identity: &Identity) -> Result<Place, Over> {
         let boundless = identity.pace.is_boundless();
         if !boundless {
             let now = self.clock.steady();
@@ -266,12 +267,23 @@ impl Guard {
         })
     }
 
-    pub fn spend_bytes(&self, subject: &Subject, bytes: u64) {
-        self.buckets.lock().spend_bytes(subject, bytes);
+    /// Of a request that a peer has let in.
+    pub fn admit_passed_on(&self, identity: &Identity) -> Result<(), Over> {
+        if !identity.pace.counts_where_served() {
+            return Ok(());
+        }
+        let now = self.clock.steady();
+        let mut buckets = self.buckets.lock();
+        buckets.admit_passed_on(&identity.subject, &identity.pace, now)
+    }
+
+    pub fn spend(&self, subject: &Subject, bound: Bound, amount: f64) {
+        self.buckets.lock().spend(subject, bound, amount);
     }
 
     /// Whether one more password may be tried for this name.
-    pub fn may_try(&self, name: &str) -> Result<(), Wait> {
+    /// The error is how long until it may.
+    pub fn may_try(&self, name: &str) -> Result<(), Duration> {
         let now = Instant::now();
         let mut attempts = self.attempts.lock();
         if attempts.len() >= WATCHED {
@@ -282,7 +294,7 @@ impl Guard {
         *left = (*left + now.duration_since(*at).as_secs_f64() * ATTEMPTS_PER_S).min(ATTEMPTS);
         *at = now;
         if *left < 1.0 {
-            return Err(Wait(Duration::from_secs_f64((1.0 - *left) / ATTEMPTS_PER_S)));
+            return Err(Duration::from_secs_f64((1.0 - *left) / ATTEMPTS_PER_S));
         }
         *left -= 1.0;
         Ok(())

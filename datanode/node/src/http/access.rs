@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -17,7 +18,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use rhumb_api::{ROUTES, Route};
 use rhumb_auth::audit::Outcome;
-use rhumb_auth::{Decision, Denied, Identity, Rule, Subject, Target, Wait, authorise, rule};
+use rhumb_auth::{Bound, Decision, Denied, Identity, Over, Pace, Rule, Subject, Target, authorise, rule};
 use rhumb_core::{Code, DocId, Document, Filter, Json, Limits, Problem, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -47,6 +48,9 @@ pub struct Caller {
 struct Passport {
     subject: Subject,
     row_filter: Option<Value>,
+    /// When whoever serves has to count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pace: Option<Pace>,
 }
 
 /// Of a connection.
@@ -99,9 +103,11 @@ impl Caller {
 
     /// For [`CALLER`].
     pub fn passport(&self) -> Option<HeaderValue> {
+        let pace = self.identity.pace;
         let passport = Passport {
             subject: self.identity.subject.clone(),
             row_filter: self.row_filter.as_ref().map(|filter| filter.as_ref().clone()),
+            pace: pace.counts_where_served().then_some(pace),
         };
         let text = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&passport).ok()?);
         HeaderValue::try_from(text).ok()
@@ -115,6 +121,7 @@ impl Caller {
                 subject: passport.subject,
                 grants: Vec::new(),
                 roles: Vec::new(),
+                pace: passport.pace.unwrap_or_default(),
                 ..Identity::anybody()
             }),
             row_filter: passport.row_filter.map(Arc::new),
@@ -165,6 +172,9 @@ pub async fn serve(
             let refusal = unauthenticated("the peer does not say who asks");
             return refuse(app, request, refusal, request_id);
         };
+        if let Err(over) = guard.admit_passed_on(&caller.identity) {
+            return refuse(app, request, over_pace(over), request_id);
+        }
         request.extensions_mut().insert(caller);
         return super::answer(app, arrival, number, request, request_id).await;
     }
@@ -251,9 +261,7 @@ async fn admit(
         }
     };
     told.subject = identity.subject.to_string();
-    let place = guard
-        .admit(&identity)
-        .map_err(|wait| too_many(wait, "these credentials have"))?;
+    let place = guard.admit(&identity).map_err(over_pace)?;
     let parts = path_parts(route.path, &proof.path)?;
     let first = parts.first().map(String::as_str);
     let directory = guard.directory();
@@ -359,12 +367,17 @@ pub fn forbidden() -> Problem {
         .hint("GET /v1/whoami lists what they allow")
 }
 
-pub fn too_many(wait: Wait, who: &str) -> Refusal {
-    let problem = Problem::new(
-        Code::TooManyRequests,
-        format!("{who} reached the pace that was set for them; nothing was applied"),
-    );
-    Refusal::from(problem).after(wait.0)
+fn over_pace(Over { bound, most, wait }: Over) -> Refusal {
+    too_many(
+        wait,
+        &format!("these credentials have reached what was set for them, {most} {bound}"),
+    )
+}
+
+pub fn too_many(wait: Duration, what: &str) -> Refusal {
+    let problem = Problem::new(Code::TooManyRequests, format!("{what}; nothing was applied"))
+        .hint("wait as long as Retry-After says");
+    Refusal::from(problem).after(wait)
 }
 
 fn refuse(app: &App, request: Request, refusal: Refusal, request_id: &str) -> Response<Body> {
@@ -381,7 +394,7 @@ fn counted(guard: &Arc<Guard>, caller: &Caller, request: Request) -> Request {
     request.map(|body| {
         Body::new(body.map_frame(move |frame| {
             if let Some(data) = frame.data_ref() {
-                guard.spend_bytes(&subject, data.len() as u64);
+                guard.spend(&subject, Bound::Bytes, data.len() as f64);
             }
             frame
         }))
@@ -418,7 +431,32 @@ mod tests {
         assert_eq!(arrived.mark(), sent.mark());
         assert!(arrived.is_scoped() && arrived.identity.grants.is_empty());
         assert!(!arrived.is_anybody());
+        assert!(arrived.identity.pace.is_boundless());
         assert!(Caller::from_passport(&HeaderValue::from_static("eyJ9")).is_none());
+    }
+
+    #[test]
+    fn a_pace_travels_where_the_peer_has_to_count() {
+        let arrived_with = |pace: Pace| {
+            let mut sent = caller(None);
+            sent.identity = Arc::new(Identity {
+                pace,
+                ..sent.identity.as_ref().clone()
+            });
+            let header = sent.passport().expect("a header");
+            Caller::from_passport(&header).expect("read").identity.pace
+        };
+        let rows = Pace {
+            rows_per_s: Some(7),
+            requests_per_s: Some(1),
+            ..Pace::default()
+        };
+        assert_eq!(arrived_with(rows), rows);
+        let requests = Pace {
+            rows_per_s: None,
+            ..rows
+        };
+        assert_eq!(arrived_with(requests), Pace::default());
     }
 
     #[test]

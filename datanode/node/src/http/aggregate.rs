@@ -23,7 +23,7 @@ pub async fn aggregate(call: &mut Call) -> Refused<Answer> {
     let schema = collection.schema();
     let mut asked = Asked::parse(body, &schema, &call.app.limits)?;
     asked.filter = Filter::both(call.scope(&schema), asked.filter);
-    let _place = call.app.gate.enter(|| call.caller.mark()).await?;
+    let _place = call.place().await?;
     let reading = call.read(&collection, asked.consistency).await?;
     let groups = in_time(
         call.patience(),

@@ -16,12 +16,13 @@ use tokio::time::Instant;
 
 use super::access::{Caller, Wire};
 use super::answer::Answer;
+use super::bill::{Bill, Meter};
 use super::body::{Incoming, Whole, encoding};
 use super::members;
 use super::params::{Params, path_parts};
 use super::problem::Refused;
 use super::session::{self, Session};
-use super::{App, SERVER_TIMING, SESSION};
+use super::{App, SERVER_TIMING, SESSION, gate};
 
 /// Bodies above this are parsed off the request threads: a millisecond there delays
 /// everybody else's.
@@ -39,6 +40,7 @@ pub struct Call {
     /// How the client is connected; unknown of a request from a peer.
     pub wire: Option<Wire>,
     pub timing: Timing,
+    pub bill: Bill,
     /// Decoded, in the order of the pattern.
     path: Vec<String>,
     session: Session,
@@ -89,6 +91,7 @@ impl Call {
                 return Err(problem.into());
             }
         };
+        let bill = Bill::begin(Meter::of(app.guard.as_ref(), &caller.identity));
         Ok(Self {
             app,
             db,
@@ -99,6 +102,7 @@ impl Call {
             caller,
             wire: parts.extensions.remove::<Wire>(),
             timing: Timing::default(),
+            bill,
             path,
             session,
             has_seen: false,
@@ -194,6 +198,14 @@ impl Call {
             .transpose()
     }
 
+    /// A place among the queries that run; held for as long as one does.
+    pub async fn place(&mut self) -> Refused<gate::Place> {
+        self.bill.pause();
+        let place = self.app.gate.enter(|| self.caller.mark()).await?;
+        self.bill.resume();
+        Ok(place)
+    }
+
     /// The longest that a read without a time of its own may take.
     pub fn patience(&self) -> Duration {
         Duration::from_millis(self.app.limits.timeout_ms)
@@ -205,7 +217,9 @@ impl Call {
         let cap = self.app.limits.body_bytes;
         let budget = self.app.bodies.clone();
         let headers = self.headers.clone();
+        self.bill.pause();
         let whole = self.incoming()?.whole(&headers, cap, &budget).await?;
+        self.bill.resume();
         *self.body.get_mut() = Unread::Done;
         let length = whole.bytes.len() as u64;
         self.app

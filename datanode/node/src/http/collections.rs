@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use rhumb_core::{Code, CollectionId, CollectionName, Json, Limits, Problem, Schema, fields, time};
-use rhumb_engine::{Collection, Created, EngineError, Stats};
+use rhumb_core::{Code, CollectionId, CollectionName, Json, Limits, Problem, Quota, Schema, fields, time};
+use rhumb_engine::{Collection, Created, EngineError, Stats, quota_of};
 use rhumb_seams::OnExit;
 use rhumb_store::catalog::CatalogEntry;
 use serde::Serialize;
@@ -21,27 +21,56 @@ use super::session::position_text;
 pub async fn put(call: &mut Call) -> Refused<Answer> {
     let name = call.collection_name()?;
     let body = call.json_body().await?;
-    let (schema, partitions) = definition(body, &call.app.limits)?;
-    match call.db.create_collection(&name, schema, partitions).await? {
+    let Definition {
+        schema,
+        partitions,
+        quota,
+    } = definition(body, &call.app.limits)?;
+    may_set(call, quota)?;
+    let created = call.db.create_collection(&name, schema, partitions, quota);
+    match created.await? {
         Created::New(collection) => {
             // Nobody can have written to it, so there is nothing to open and count.
             let (entry, nothing) = (collection.entry(), Stats::default());
-            Ok(answer::json(StatusCode::CREATED, &info(&entry, Some(&nothing))))
+            Ok(answer::json(StatusCode::CREATED, &info(&entry, Some(&nothing))?))
         }
         Created::Same(collection) => described(call, &collection).await,
     }
 }
 
-fn definition(body: Json, limits: &Limits) -> Result<(Schema, u32), Problem> {
+/// A quota bounds what others write, so it is not for somebody who may know of some rows only.
+fn may_set(call: &Call, quota: Option<Quota>) -> Result<(), Problem> {
+    match quota {
+        Some(_) if call.caller.is_scoped() => {
+            let detail = "credentials with a row filter cannot set a quota: it bounds the rows of others";
+            Err(Problem::new(Code::Forbidden, detail)
+                .field("quota")
+                .hint("leave quota out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+struct Definition {
+    schema: Schema,
+    partitions: u32,
+    quota: Option<Quota>,
+}
+
+fn definition(body: Json, limits: &Limits) -> Result<Definition, Problem> {
     let mut members = Members::of("a collection's definition", body)?;
     let declared = members
         .take("fields")
         .map(|json| fields::parse(&json, limits))
         .transpose()?;
     let partitions = members.number("partitions", 1..=u64::from(limits.partitions), Code::InvalidValue)?;
+    let quota = members.take("quota").map(Quota::parse).transpose()?;
     members.finish()?;
-    let schema = Schema::default().declare(&declared.unwrap_or_default(), limits)?;
-    Ok((schema, partitions.map_or(1, |n| n as u32)))
+    Ok(Definition {
+        schema: Schema::default().declare(&declared.unwrap_or_default(), limits)?,
+        partitions: partitions.map_or(1, |n| n as u32),
+        quota,
+    })
 }
 
 pub async fn get(call: &mut Call) -> Refused<Answer> {
@@ -56,21 +85,23 @@ pub async fn get(call: &mut Call) -> Refused<Answer> {
 pub async fn patch(call: &mut Call) -> Refused<Answer> {
     let collection = call.collection().await?;
     let body = call.json_body().await?;
-    let fields = patch_of(body, &call.app.limits)?;
-    collection.declare(&fields).await?;
+    let (fields, quota) = patch_of(body, &call.app.limits)?;
+    may_set(call, quota)?;
+    collection.declare(&fields, quota).await?;
     described(call, &collection).await
 }
 
 type Fields = std::collections::BTreeMap<rhumb_core::FieldName, rhumb_core::FieldType>;
 
-fn patch_of(body: Json, limits: &Limits) -> Result<Fields, Problem> {
+fn patch_of(body: Json, limits: &Limits) -> Result<(Fields, Option<Quota>), Problem> {
     let mut members = Members::of("a change of a collection", body)?;
     let fields = members
         .take("fields")
         .map(|json| fields::parse(&json, limits))
         .transpose()?;
+    let quota = members.take("quota").map(Quota::parse).transpose()?;
     members.finish()?;
-    Ok(fields.unwrap_or_default())
+    Ok((fields.unwrap_or_default(), quota))
 }
 
 pub async fn delete(call: &mut Call) -> Refused<Answer> {
@@ -92,7 +123,10 @@ pub async fn list(call: &mut Call) -> Refused<Answer> {
     entries.truncate(limit);
     let last = entries.last().filter(|_| more);
     let page = Page {
-        collections: entries.iter().map(|entry| info(entry, None)).collect(),
+        collections: entries
+            .iter()
+            .map(|entry| info(entry, None))
+            .collect::<Result<_, _>>()?,
         cursor: last.map(|last| cursor::write_name(last.name.as_str())),
     };
     Ok(answer::json(StatusCode::OK, &page))
@@ -175,7 +209,7 @@ async fn described(call: &mut Call, collection: &Arc<Collection>) -> Refused<Ans
     }
     Ok(answer::json(
         StatusCode::OK,
-        &info(&collection.entry(), Some(&stats)),
+        &info(&collection.entry(), Some(&stats))?,
     ))
 }
 
@@ -194,6 +228,8 @@ struct Info<'a> {
     created_at: String,
     fields: Value,
     partitions: u32,
+    #[serde(skip_serializing_if = "Quota::is_boundless")]
+    quota: Quota,
     #[serde(flatten)]
     numbers: Option<Numbers>,
 }
@@ -207,13 +243,14 @@ struct Numbers {
 }
 
 /// Without `stats` in lists: they would open every collection.
-fn info<'a>(entry: &'a CatalogEntry, stats: Option<&Stats>) -> Info<'a> {
-    Info {
+fn info<'a>(entry: &'a CatalogEntry, stats: Option<&Stats>) -> Result<Info<'a>, EngineError> {
+    Ok(Info {
         name: &entry.name,
         id: &entry.id,
         created_at: time::format(entry.created_at_ms),
         fields: fields::render(&entry.schema),
         partitions: entry.partitions,
+        quota: quota_of(entry)?,
         numbers: stats.map(|stats| Numbers {
             rows: stats.rows,
             bytes: stats.bytes,
@@ -223,7 +260,7 @@ fn info<'a>(entry: &'a CatalogEntry, stats: Option<&Stats>) -> Info<'a> {
             },
             position: position_text(&stats.positions),
         }),
-    }
+    })
 }
 
 fn index_state(stats: &Stats) -> rhumb_api::IndexState {
@@ -255,6 +292,10 @@ mod tests {
             rhumb_api::properties::<rhumb_api::CollectionPatch>()
         );
         assert_eq!(
+            known_to(Quota::parse),
+            rhumb_api::properties::<rhumb_api::Quota>()
+        );
+        assert_eq!(
             known_to(wait_of),
             rhumb_api::properties::<rhumb_api::OptimizeRequest>()
         );
@@ -263,21 +304,21 @@ mod tests {
     #[test]
     fn a_definition_may_be_empty_and_has_one_partition_then() {
         let limits = Limits::default();
-        let (schema, partitions) = definition(json_of("{}"), &limits).expect("valid");
-        assert_eq!((schema, partitions), (Schema::default(), 1));
+        let empty = definition(json_of("{}"), &limits).expect("valid");
+        assert_eq!((empty.schema, empty.partitions), (Schema::default(), 1));
+        assert_eq!(empty.quota, None);
         for (text, code) in [
             (r#"{"partitions": 0}"#, Code::InvalidValue),
             (r#"{"partitions": 65}"#, Code::InvalidValue),
             (r#"{"partitions": "2"}"#, Code::Malformed),
             (r#"{"fields": []}"#, Code::Malformed),
             (r#"{"field": {}}"#, Code::UnknownField),
+            (r#"{"quota": 7}"#, Code::Malformed),
+            (r#"{"quota": {"row": 7}}"#, Code::UnknownField),
             ("[]", Code::Malformed),
         ] {
-            assert_eq!(
-                definition(json_of(text), &limits).expect_err(text).code,
-                code,
-                "{text}"
-            );
+            let refused = definition(json_of(text), &limits).map(drop).expect_err(text);
+            assert_eq!(refused.code, code, "{text}");
         }
     }
 
@@ -291,15 +332,17 @@ mod tests {
             partitions: 1,
             state: rhumb_store::catalog::CatalogState::Active,
             leader: None,
-            settings: std::collections::BTreeMap::new(),
+            settings: [("quota".to_owned(), serde_json::json!({"rows": 9}))].into(),
         };
         let stats = Stats {
             rows: 3,
             unindexed_rows: 1,
             ..Stats::default()
         };
+        let info = info(&entry, Some(&stats)).expect("a quota");
         let shown: rhumb_api::CollectionInfo =
-            serde_json::from_value(serde_json::json!(info(&entry, Some(&stats)))).expect("the type reads it");
+            serde_json::from_value(serde_json::json!(info)).expect("the type reads it");
+        assert_eq!(shown.quota.and_then(|quota| quota.rows), Some(9));
         assert_eq!((shown.rows, shown.name.as_str()), (Some(3), "w"));
         assert_eq!(
             shown.index.map(|index| index.state),

@@ -98,6 +98,7 @@ pub async fn get(call: &mut Call) -> Refused<Answer> {
             stored.version,
         ));
     }
+    call.bill.rows(1);
     let mut bytes = Vec::with_capacity(256);
     write_stored(&mut bytes, &stored, &include, &collection.schema());
     Ok(answer::tagged(

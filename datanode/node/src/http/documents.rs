@@ -10,6 +10,7 @@ use rhumb_core::{Code, DocId, Filter, Json, Limits, Problem, Schema, Seq};
 use rhumb_engine::Reading;
 
 use super::answer::{self, Answer, write_json};
+use super::bill::Bill;
 use super::call::{Call, get_within, in_time};
 use super::members::Members;
 use super::problem::Refused;
@@ -116,7 +117,7 @@ pub async fn get_many(call: &mut Call) -> Refused<Answer> {
     let scope = call.scope(&schema);
     let reading = call.read(&collection, asked.consistency).await?;
     let bytes = in_time(call.patience(), async {
-        Ok(rendered(&reading, &asked, scope.as_ref(), &schema).await)
+        Ok(rendered(&reading, &asked, scope.as_ref(), &schema, &call.bill).await)
     })
     .await??;
     Ok(answer::bytes_of(StatusCode::OK, "application/json", bytes))
@@ -156,6 +157,7 @@ async fn rendered(
     asked: &Asked,
     scope: Option<&Filter>,
     schema: &Schema,
+    bill: &Bill,
 ) -> Refused<Vec<u8>> {
     let mut out = b"{\"documents\":[".to_vec();
     for (at, ids) in asked.ids.chunks(STEP).enumerate() {
@@ -163,6 +165,7 @@ async fn rendered(
             out.push(b',');
         }
         let found = get_within(reading, scope, ids, &asked.include).await?;
+        bill.rows(found.iter().flatten().count() as u64);
         for (at, stored) in found.iter().enumerate() {
             if at > 0 {
                 out.push(b',');

@@ -21,6 +21,7 @@ use rhumb_engine::{EngineError, PageStart, Row, Scan, ScanSnapshot};
 use rhumb_seams::Tasks;
 
 use super::answer::{self, Answer, write_json};
+use super::bill::Meter;
 use super::call::{Call, in_time};
 use super::problem::Refused;
 
@@ -66,6 +67,7 @@ pub async fn export(call: &mut Call) -> Refused<Answer> {
         next: Some(PageStart::First),
         writer: Some(writer),
         tasks: call.app.tasks.clone(),
+        meter: call.bill.meter(),
     };
     let chunks = stream::try_unfold(export, |export| async move {
         export.chunk().await.map_err(|error| {
@@ -108,6 +110,7 @@ struct Export {
     /// `None` when its end has been written.
     writer: Option<Writer>,
     tasks: Tasks,
+    meter: Option<Meter>,
 }
 
 impl Export {
@@ -118,6 +121,9 @@ impl Export {
                 Some(start) => Some(self.snapshot.page(&start, PAGE).await?),
                 None => None,
             };
+            if let (Some(meter), Some(page)) = (&self.meter, &page) {
+                meter.rows(page.documents.len() as u64);
+            }
             // Encoding a page takes milliseconds: not on the threads that answer others.
             let worked = self.tasks.compute(move || match page {
                 Some(page) => {

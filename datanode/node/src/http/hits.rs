@@ -16,6 +16,14 @@ pub struct Answered {
 }
 
 impl Answered {
+    pub fn hits(&self) -> u64 {
+        let hits = match &self.hits {
+            Hits::Flat(hits) => hits.len(),
+            Hits::Grouped(groups) => groups.iter().map(|group| group.hits.len()).sum(),
+        };
+        hits as u64
+    }
+
     /// `{"hits": […], "took_ms": …}`, or with `groups` in place of `hits`.
     pub fn write(&self, out: &mut Vec<u8>, query: &Query, explain: bool, schema: &Schema) {
         match &self.hits {

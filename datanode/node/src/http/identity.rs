@@ -412,13 +412,11 @@ fn claims(members: &mut Members) -> Result<Option<Claims>, Problem> {
 
 fn pace(members: &mut Members) -> Result<Option<Pace>, Problem> {
     let pace: Option<Pace> = members.take("limits").map(shaped).transpose().map_err(|_| {
-        let detail = "limits has requests_per_s, concurrent and bytes_per_s, each a whole number";
+        let detail = "limits has requests_per_s, concurrent, bytes_per_s, rows_per_s and server_ms_per_s, \
+            each a whole number";
         Problem::new(Code::InvalidValue, detail).field("limits")
     })?;
-    let zero = pace.is_some_and(|pace| {
-        pace.requests_per_s == Some(0) || pace.concurrent == Some(0) || pace.bytes_per_s == Some(0)
-    });
-    match zero {
+    match pace.is_some_and(|pace| pace.is_shut()) {
         true => {
             Err(Problem::new(Code::InvalidValue, "a limit of 0 would let nothing through").field("limits"))
         }
@@ -443,6 +441,8 @@ fn shown_pace(pace: Pace) -> Option<rhumb_api::Pace> {
         requests_per_s: pace.requests_per_s,
         concurrent: pace.concurrent,
         bytes_per_s: pace.bytes_per_s,
+        rows_per_s: pace.rows_per_s,
+        server_ms_per_s: pace.server_ms_per_s,
     })
 }
 
@@ -533,8 +533,16 @@ mod tests {
             asked_user(json(r#"{"password": "short"}"#)).err().map(|p| p.code),
             Some(Code::InvalidValue)
         );
-        let none = key_spec(json(r#"{"name": "a", "limits": {"concurrent": 0}}"#), 0);
-        assert_eq!(none.err().and_then(|p| p.field), Some("limits".to_owned()));
+        for bound in rhumb_api::properties::<rhumb_api::Pace>() {
+            let limited = |most: u32| {
+                let body = format!(r#"{{"name": "a", "limits": {{"{bound}": {most}}}}}"#);
+                key_spec(json(&body), 0)
+            };
+            assert_eq!(limited(0).err().and_then(|p| p.field), Some("limits".to_owned()));
+            let pace = limited(7).expect(&bound).pace;
+            let shown = serde_json::json!(shown_pace(pace));
+            assert_eq!(shown, serde_json::json!({ bound: 7 }));
+        }
         let odd = key_spec(json(r#"{"name": "a", "limits": {"qps": 1}}"#), 0);
         assert_eq!(odd.err().map(|p| p.code), Some(Code::InvalidValue));
     }

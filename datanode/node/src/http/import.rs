@@ -39,7 +39,10 @@ pub async fn import(call: &mut Call) -> Refused<Answer> {
     };
     let (to, mut from) = mpsc::channel(AHEAD);
     tasks.spawn("import source", OnExit::Fine, source.run(to));
-    match from.recv().await {
+    call.bill.pause();
+    let first = from.recv().await;
+    call.bill.resume();
+    match first {
         Some(Ok(Message::Head)) => {}
         Some(Err(problem)) => return Err(problem.into()),
         Some(Ok(Message::Chunk(_))) | None => {
@@ -58,6 +61,7 @@ pub async fn import(call: &mut Call) -> Refused<Answer> {
         collection,
         limits: call.app.limits.clone(),
         caller: call.caller.clone(),
+        meter: call.bill.meter(),
         tasks: tasks.clone(),
         name: call.app.ids.ulid(),
     };

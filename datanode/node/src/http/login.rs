@@ -27,7 +27,7 @@ pub async fn login(call: &mut Call) -> Refused<Answer> {
     );
     guard
         .may_try(&who)
-        .map_err(|wait| too_many(wait, "logins of this user"))?;
+        .map_err(|wait| too_many(wait, "too many logins of this user were tried"))?;
     let wrong = || unauthenticated("the user or the password is wrong");
     // Longer is no password of ours, and hashing it would only cost.
     let most = *PASSWORD_BYTES.end();

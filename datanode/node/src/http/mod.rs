@@ -9,6 +9,7 @@ mod access;
 mod aggregate;
 mod answer;
 mod audit;
+mod bill;
 mod body;
 mod call;
 mod collections;
@@ -68,6 +69,7 @@ use problem::Refused;
 
 pub(crate) use access::{Caller, outside};
 pub(crate) use answer::write_json;
+pub(crate) use bill::Meter;
 pub(crate) use body::Incoming;
 pub use listen::{Listener, listen, listen_to_peers};
 pub(crate) use problem::Refusal;

@@ -10,6 +10,7 @@ use rhumb_engine::{EngineError, Reading};
 use tokio::time::Instant;
 
 use super::answer::{self, Answer};
+use super::bill::Bill;
 use super::call::{Call, in_time};
 use super::documents::within_answer;
 use super::hits::Answered;
@@ -49,7 +50,7 @@ pub async fn query(call: &mut Call) -> Refused<Answer> {
         request.narrow(&scope);
     }
     call.timing.parse += begin.elapsed();
-    let _place = call.app.gate.enter(|| call.caller.mark()).await?;
+    let _place = call.place().await?;
     let patience = call.patience();
     let mut out = Vec::with_capacity(512);
     match request {
@@ -65,6 +66,7 @@ pub async fn query(call: &mut Call) -> Refused<Answer> {
             let touched = &answered.touched;
             (call.timing.plan, call.timing.search, call.timing.fetch) =
                 (Some(touched.plan), Some(touched.search), Some(touched.fetch));
+            call.bill.rows(answered.hits());
             answered.write(&mut out, &asked.query, asked.explain, &schema);
         }
         Request::Batch {
@@ -81,7 +83,7 @@ pub async fn query(call: &mut Call) -> Refused<Answer> {
             let reading = in_time_read(call, &collection, strictest, patience).await?;
             let begin = Instant::now();
             out = in_time(patience, async {
-                Ok(batch(&reading, &queries, patience, &schema).await)
+                Ok(batch(&reading, &queries, patience, &schema, &call.bill).await)
             })
             .await??;
             call.timing.search = Some(begin.elapsed());
@@ -119,6 +121,7 @@ async fn batch(
     queries: &[Asked],
     patience: Duration,
     schema: &Schema,
+    bill: &Bill,
 ) -> Refused<Vec<u8>> {
     // Boxed one by one: the compiler cannot see that a stream of borrowing closures is Send.
     let each: Vec<_> = queries
@@ -132,6 +135,7 @@ async fn batch(
         if out.last() != Some(&b'[') {
             out.push(b',');
         }
+        bill.rows(answered.hits());
         answered.write(&mut out, &asked.query, asked.explain, schema);
         within_answer(out.len())?;
     }

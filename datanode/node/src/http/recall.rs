@@ -37,7 +37,7 @@ pub async fn recall(call: &mut Call) -> Refused<Answer> {
     let schema = collection.schema();
     let mut asked = Asked::parse(body, &schema, &call.app.limits)?;
     asked.filter = Filter::both(call.scope(&schema), asked.filter);
-    let _place = call.app.gate.enter(|| call.caller.mark()).await?;
+    let _place = call.place().await?;
     let reading = call.read(&collection, asked.consistency).await?;
     let patience = asked.timeout.unwrap_or(call.patience());
     let measured = in_time(patience, measure(&reading, &asked)).await?;

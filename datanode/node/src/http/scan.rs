@@ -36,7 +36,8 @@ pub async fn scan(call: &mut Call) -> Refused<Answer> {
     };
     call.saw(&collection, &pinned.snapshot.positions());
     let rendering = in_time(call.patience(), render(&pinned, start, limit));
-    let (mut out, next) = rendering.await?;
+    let Rendering { mut out, rows, next } = rendering.await?;
+    call.bill.rows(rows as u64);
     if let Some(next) = next {
         let number = number.unwrap_or_else(|| call.app.cursors.pin(pinned));
         out.extend_from_slice(b",\"cursor\":");
@@ -128,12 +129,15 @@ fn not_a_number(name: &str) -> Problem {
     .field(name)
 }
 
-/// `{"documents":[…]`, still open, and where the next page starts.
-async fn render(
-    pinned: &Pinned,
-    mut start: PageStart,
-    limit: usize,
-) -> Result<(Vec<u8>, Option<PageStart>), EngineError> {
+/// A page, and where the next one starts.
+struct Rendering {
+    /// `{"documents":[…]`, still open.
+    out: Vec<u8>,
+    rows: usize,
+    next: Option<PageStart>,
+}
+
+async fn render(pinned: &Pinned, mut start: PageStart, limit: usize) -> Result<Rendering, EngineError> {
     let mut out = b"{\"documents\":[".to_vec();
     let mut left = limit;
     let next = loop {
@@ -151,7 +155,11 @@ async fn render(
         }
     };
     out.push(b']');
-    Ok((out, next))
+    Ok(Rendering {
+        out,
+        rows: limit - left,
+        next,
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rhumb_core::write::{Idempotency, Write};
+use rhumb_core::write::{Counts, Idempotency, Write};
 use rhumb_core::{Code, Filter, Limits, Problem, Schema};
 use rhumb_engine::{Collection, EngineError, Written};
 use tokio::time::Instant;
@@ -52,6 +52,7 @@ where
         call.timing.write = Some(begin.elapsed());
         match outcome {
             Ok(written) => {
+                call.bill.rows(changed(&written.counts));
                 call.saw(collection, &written.positions);
                 return Ok(written);
             }
@@ -60,6 +61,11 @@ where
         }
     }
     Err(EngineError::SchemaMoved.into())
+}
+
+/// What a write costs in rows.
+fn changed(counts: &Counts) -> u64 {
+    counts.upserted + counts.patched + counts.deleted
 }
 
 /// The write as its caller may make it.  Documents of its own that lie outside its rows are

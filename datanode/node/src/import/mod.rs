@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::http::{Caller, outside};
+use crate::http::{Caller, Meter, outside};
 pub use report::Reporter;
 pub use source::{Format, Message, Source};
 
@@ -41,6 +41,8 @@ pub struct Import {
     pub collection: Arc<Collection>,
     pub limits: Arc<Limits>,
     pub caller: Caller,
+    /// Of the rows that are written.
+    pub meter: Option<Meter>,
     pub tasks: Tasks,
     /// Makes the keys of its chunks its own.
     pub name: String,
@@ -156,6 +158,9 @@ impl Import {
         let done = done.map_err(|_| panicked())??;
         for hash in &done.hashes {
             under_way.remove(hash);
+        }
+        if let Some(meter) = &self.meter {
+            meter.rows(done.rows);
         }
         self.reporter.wrote(done.rows, &done.failures, &done.positions);
         Ok(())
@@ -279,7 +284,7 @@ fn within(mut typed: Typed, caller: &Caller, schema: &Schema, limits: &Limits) -
 
 /// Whether a refusal is about what the rows hold, and not about the collection.
 fn is_of_rows(code: Code) -> bool {
-    rhumb_api::status(code) == 422 || code == Code::Forbidden
+    code == Code::Forbidden || (rhumb_api::status(code) == 422 && code != Code::QuotaExceeded)
 }
 
 /// Whether the same write may go through later.
