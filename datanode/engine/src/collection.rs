@@ -123,19 +123,13 @@ impl Collection {
 
     /// What would make one partition refuse while another applies is found out before any
     /// of them is asked.
-<<<<<<< HEAD
-    async fn prepare(&self, write: &Write) -> Result<(), EngineError> {
-        if let Some(filter) = &write.delete_by_filter {
-            let matched = self
-                .indexes()
-=======
     async fn prepare(&self, parts: &[(u32, Write)]) -> Result<Room, EngineError> {
         let Some((_, any)) = parts.first() else {
             return Err(EngineError::Bug("a write without partitions".into()));
         };
         if let Some(filter) = &any.delete_by_filter {
-            let matched = (0..self.cells.len() as u32)
->>>>>>> lim
+            let matched = self
+                .indexes()
                 .map(|index| async move { self.partition(index).await?.shared.matching(filter).await });
             try_join_all(matched).await?;
         }
