@@ -21,8 +21,10 @@ fn rows(most: u64) -> Option<Quota> {
 }
 
 async fn collection(database: &Database, partitions: u32, quota: Option<Quota>) -> Arc<Collection> {
-    let created = database.create_collection(&name(), schema(DIM as u32), partitions, quota);
-    created.await.expect("created");
+    database
+        .create_collection(&name(), schema(DIM as u32), partitions, quota)
+        .await
+        .expect("created");
     database.collection(&name()).await.expect("there")
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rhumb_e2e::TempDir;
 use rhumb_e2e::server::rhumb_binary;
+use rhumb_e2e::suite::eventually;
 use serde_json::{Value, json};
 
 use crate::home::Guarded;
@@ -18,7 +19,9 @@ async fn status(server: &Guarded, key: &str) -> u16 {
 async fn the_first_start_makes_what_is_missing_and_the_second_keeps_it() {
     let mut server = Guarded::start("first-start").await;
     let key = server.admin_key();
-    assert_eq!(server.process.log().matches(&key).count(), 1, "shown once");
+    // It tells what it serves once it does, so whoever asks may be faster.
+    let is_shown = || async { server.process.log().matches(&key).count() == 1 };
+    assert!(eventually(Duration::from_secs(10), is_shown).await, "shown once");
     for name in ["admin.key", "tls/server.key"] {
         let mode = std::fs::metadata(server.home(name))
             .expect(name)
