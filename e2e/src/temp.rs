@@ -25,6 +25,20 @@ impl TempDir {
         &self.path
     }
 
+    /// Every file of a folder below this one, at any depth.
+    pub fn files(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let (mut files, mut folders) = (Vec::new(), vec![self.path.join(name)]);
+        while let Some(folder) = folders.pop() {
+            let entries = std::fs::read_dir(&folder);
+            for entry in entries.with_context(|| format!("cannot list {}", folder.display()))? {
+                let path = entry?.path();
+                let kind = if path.is_dir() { &mut folders } else { &mut files };
+                kind.push(path);
+            }
+        }
+        Ok(files)
+    }
+
     /// A folder below this one.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);

@@ -1,7 +1,7 @@
 //! What was erased is in no file of the store: not in the log, not in old versions of the
 //! table, not in what was made from it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rhumb_e2e::{Client, Server, TempDir};
 use serde_json::{Value, json};
@@ -18,10 +18,7 @@ async fn nothing_of_an_erased_document_is_in_any_file() {
         let mut server = Server::start(spec(&home)).await.expect("started");
         let client = server.client().clone();
         plant(&client, partitions).await;
-        assert!(
-            !holders(&home.path().join("store")).is_empty(),
-            "nothing was planted"
-        );
+        assert!(!holders(&home).is_empty(), "nothing was planted");
         let before = scan(&client).await;
 
         let erased = json!({"filter": {"who": format!("{SECRET} who")}, "ids": [format!("{SECRET}-gone")]});
@@ -134,12 +131,7 @@ fn document(id: &str, n: u64, word: &str) -> Value {
 }
 
 async fn write(client: &Client, body: Value) {
-    let answer = client
-        .post("/v1/collections/c/documents", &body)
-        .send()
-        .await
-        .expect("an answer");
-    assert_eq!(answer.status, 200, "{answer}");
+    client.write("c", &body).await.expect("acknowledged");
 }
 
 async fn erase(client: &Client, body: &Value) -> Value {
@@ -159,34 +151,22 @@ async fn erase(client: &Client, body: &Value) -> Value {
     certificate
 }
 
+/// Documents and their versions.
 async fn scan(client: &Client) -> Vec<Value> {
-    let path = "/v1/collections/c/documents?limit=1000";
-    let answer = client.get(path).send().await.expect("an answer");
-    assert_eq!(answer.status, 200, "{answer}");
-    let documents = answer.json()["documents"].as_array().expect("documents").clone();
-    documents
-        .iter()
-        .map(|d| json!({"id": d["id"], "document": d["document"]}))
-        .collect()
+    client.scan("c", "limit=1000").await.expect("all of them")
 }
 
 fn nowhere(home: &TempDir) {
-    let found = holders(&home.path().join("store"));
+    let found = holders(home);
     assert!(found.is_empty(), "{SECRET} is still in {found:?}");
 }
 
 /// Files that have the secret anywhere in them.
-fn holders(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(holders(&path));
-        } else {
-            let bytes = std::fs::read(&path).expect("read");
-            let has = bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
-            found.extend(has.then_some(path));
-        }
-    }
-    found
+fn holders(home: &TempDir) -> Vec<PathBuf> {
+    let mut files = home.files("store").expect("a folder");
+    files.retain(|path| {
+        let bytes = std::fs::read(path).expect("read");
+        bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes())
+    });
+    files
 }

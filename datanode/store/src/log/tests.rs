@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
@@ -55,6 +56,17 @@ impl World {
 
     async fn has(&self, slot: u64) -> bool {
         self.store.head(&self.folder.slot_path(Slot(slot))).await.is_ok()
+    }
+
+    async fn read(&self, slot: u64) -> Bytes {
+        let object = self.store.get(&self.folder.slot_path(Slot(slot))).await;
+        object.expect("there").bytes().await.expect("read")
+    }
+
+    /// Whoever sends it late asks nobody.
+    async fn put(&self, slot: u64, body: Bytes) {
+        let path = self.folder.slot_path(Slot(slot));
+        self.store.put(&path, body.into()).await.expect("written");
     }
 
     async fn delete(&self, slot: u64) {
@@ -575,22 +587,11 @@ async fn an_erasure_leaves_fences_alone_and_the_log_goes_on() {
     append_ok(&mut held.log, &["1", "2", "3", "4"]).await;
     let mut held = world.open("b").await;
     append_ok(&mut held.log, &["6", "7"]).await;
-    let late = world
-        .store
-        .get(&world.folder.slot_path(Slot(2)))
-        .await
-        .expect("there")
-        .bytes()
-        .await
-        .expect("read");
+    let late = world.read(2).await;
     checkpoint(&mut held.claim, 7).await;
     assert_eq!(held.claim.collect_all().await.expect("deleted"), 6);
     assert_eq!(world.slots().await, [5], "not even the last slot stays");
-    world
-        .store
-        .put(&world.folder.slot_path(Slot(2)), late.into())
-        .await
-        .expect("landed late");
+    world.put(2, late).await;
     assert_eq!(held.claim.collect_all().await.expect("swept"), 1);
     append_ok(&mut held.log, &["8", "9"]).await;
     let next = world.open("c").await;
@@ -604,23 +605,12 @@ async fn the_sweep_finds_what_a_late_put_brought_back() {
     let mut held = world.open("a").await;
     append_ok(&mut held.log, &["1", "2", "3", "4", "5", "6", "7", "8"]).await;
     let mut held = world.open("b").await;
-    let late = world
-        .store
-        .get(&world.folder.slot_path(Slot(2)))
-        .await
-        .expect("there")
-        .bytes()
-        .await
-        .expect("read");
+    let late = world.read(2).await;
     append_ok(&mut held.log, &["10", "11", "12", "13"]).await;
     checkpoint(&mut held.claim, 13).await;
     held.claim.collect(100).await.expect("deleted");
     checkpoint(&mut held.claim, 13).await;
-    world
-        .store
-        .put(&world.folder.slot_path(Slot(2)), late.into())
-        .await
-        .expect("landed late");
+    world.put(2, late).await;
     assert_eq!(world.slots().await, [2, 9, 10, 11, 12, 13]);
     assert_eq!(held.claim.sweep(1_000).await.expect("swept"), 1);
     assert_eq!(world.slots().await, [9, 10, 11, 12, 13], "fences stay");
