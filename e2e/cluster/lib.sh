@@ -34,4 +34,11 @@ nodes_of() { # the names of the nodes of a work folder
     return 0
 }
 
+# A test that is killed in the middle of a fault leaves its rules: no pod would ever be reached
+# again on this machine.
+reconnect_pods() {
+    iptables-save -t filter | sed -nE 's/^-A ((INPUT|FORWARD|OUTPUT) .*10\.244\..* -j DROP)$/\1/p' |
+        while read -ra rule; do iptables -w -D "${rule[@]}"; done
+}
+
 socket_of() { echo "$run/$1/containerd.sock"; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts and ends one process of the cluster; tests break it with this.
 #   part.sh WORK_FOLDER define NAME COMMAND...    what it is; does not start it
-#   part.sh WORK_FOLDER start  NAME               nothing if it runs
+#   part.sh WORK_FOLDER start  NAME               nothing if it runs; goes on if it was stopped
 #   part.sh WORK_FOLDER stop   NAME [SIGNAL]      TERM when left out; gone when this returns
 #   part.sh WORK_FOLDER alive  NAME               by exit code
 # Only a process that was started here is ever signalled: its id counts together with the
@@ -22,9 +22,14 @@ alive() {
 }
 
 start() {
-    alive && return
+    local pid _
+    if alive; then
+        read -r pid _ <"$part/pid"
+        kill -CONT "$pid"
+        return
+    fi
     setsid bash "$part/command" >>"$part/log" 2>&1 </dev/null &
-    local pid=$!
+    pid=$!
     echo "$pid $(began "$pid")" >"$part/pid"
 }
 

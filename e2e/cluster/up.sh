@@ -35,6 +35,7 @@ addresses() {
     # What no Service or pod has at the moment goes nowhere, and not to a stranger outside.
     ip route replace 10.96.0.0/16 dev rhumb0
     ip route replace 10.244.0.0/16 dev rhumb0
+    reconnect_pods
     for number in $(seq "$nodes"); do ip addr replace "10.250.0.$number/32" dev rhumb0; done
     sysctl -qw net.ipv4.ip_forward=1
     sysctl -qw net.bridge.bridge-nf-call-iptables=1 2>/dev/null || true
