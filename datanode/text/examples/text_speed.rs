@@ -238,7 +238,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }]
     };
     let in_fresh = [Part {
-        index: Index::Fresh { text: &fresh, rows },
+        index: Index::Fresh {
+            text: &fresh,
+            rows,
+            live: None,
+        },
         allowed: Allowed::All,
         ascending: true,
     }];

@@ -34,6 +34,11 @@ impl FieldStats {
         self.docs += other.docs;
         self.tokens += other.tokens;
     }
+
+    pub(crate) fn remove(&mut self, other: Self) {
+        self.docs -= other.docs;
+        self.tokens -= other.tokens;
+    }
 }
 
 /// What a field's length takes off, by norm id.

@@ -192,8 +192,23 @@ impl FreshField {
         self.bytes += size_of::<u32>() + 1;
     }
 
-    /// Of the first `rows` rows.
-    pub(crate) fn stats(&self, rows: u32) -> FieldStats {
+    /// Of the first `rows` rows, or those of them that are live.
+    pub(crate) fn stats(&self, rows: u32, live: Option<&[u64]>) -> FieldStats {
+        let mut stats = self.stats_of_all(rows);
+        let lengths = &self.lengths[..(rows as usize).min(self.lengths.len())];
+        for (at, word) in live.unwrap_or_default().iter().enumerate() {
+            let mut dead = !word;
+            while dead != 0 {
+                let row = at * 64 + dead.trailing_zeros() as usize;
+                dead &= dead - 1;
+                let Some(&length) = lengths.get(row) else { break };
+                stats.remove(FieldStats::of_length(length));
+            }
+        }
+        stats
+    }
+
+    fn stats_of_all(&self, rows: u32) -> FieldStats {
         let rows = (rows as usize).min(self.lengths.len());
         if rows == self.lengths.len() {
             return self.total;
@@ -206,9 +221,21 @@ impl FreshField {
         stats
     }
 
-    pub(crate) fn find(&self, term: &str, rows: u32) -> Option<(u32, u64)> {
+    /// The list of a term, and how many rows of it count.
+    pub(crate) fn find(&self, term: &str, rows: u32, live: Option<&[u64]>) -> Option<(u32, u64)> {
         let number = *self.numbers.get(term)?;
-        let found = self.lists[number as usize].cut(rows);
+        let list = &self.lists[number as usize];
+        let docs = &list.docs[..list.cut(rows)];
+        let found = match live {
+            None => docs.len(),
+            Some(live) => {
+                let is_live = |row: u32| {
+                    live.get(row as usize / 64)
+                        .is_some_and(|w| w >> (row % 64) & 1 == 1)
+                };
+                docs.iter().filter(|row| is_live(**row)).count()
+            }
+        };
         (found > 0).then_some((number, found as u64))
     }
 

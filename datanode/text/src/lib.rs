@@ -8,7 +8,8 @@
 //!   names how many rows its snapshot has and sees no later one.
 //! * All parts of one search share one BM25 statistic and one arithmetic, in integers, so
 //!   a row has the same score, to the bit, wherever it lives and whatever else is asked.
-//!   Rows that died since their split was made still count in the statistic.
+//!   Rows that died since their split was made still count in the statistic; fresh ones that
+//!   died do not.
 //! * Answers are exact: bounds only decide which rows cannot be hits.
 //!
 //! Of tantivy this crate uses files and codecs (dictionary, postings, positions), the

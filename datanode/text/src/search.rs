@@ -41,6 +41,9 @@ pub enum Index<'a> {
     Fresh {
         text: &'a FreshText,
         rows: u32,
+        /// Those of them that count in the statistic, 64 to a word; all when `None`.  Rows of a
+        /// document that is written again and again would outweigh all others.
+        live: Option<&'a [u64]>,
     },
 }
 
@@ -195,7 +198,7 @@ impl Index<'_> {
     pub fn rows(&self) -> u32 {
         match self {
             Self::Sealed(split) => split.rows(),
-            Self::Fresh { text, rows } => text.rows().min(*rows),
+            Self::Fresh { text, rows, .. } => text.rows().min(*rows),
         }
     }
 }
@@ -215,6 +218,7 @@ enum SourceField<'p> {
         text: &'p FreshText,
         name: FieldName,
         rows: u32,
+        live: Option<&'p [u64]>,
     },
 }
 
@@ -245,10 +249,11 @@ impl<'p> Source<'p> {
                 }
                 None => Ok(SourceField::Missing { rows }),
             },
-            Index::Fresh { text, .. } => Ok(SourceField::Fresh {
+            Index::Fresh { text, live, .. } => Ok(SourceField::Fresh {
                 text,
                 name: name.clone(),
                 rows,
+                live: *live,
             }),
         };
         let fields = asked.fields.iter().map(|boosted| field(&boosted.field));
@@ -261,9 +266,14 @@ impl<'p> Source<'p> {
         match &self.fields[field] {
             SourceField::Missing { .. } => FieldStats::default(),
             SourceField::Sealed(field) => field.stats,
-            SourceField::Fresh { text, name, rows } => {
-                text.read(name, |field| field.stats(*rows)).unwrap_or_default()
-            }
+            SourceField::Fresh {
+                text,
+                name,
+                rows,
+                live,
+            } => text
+                .read(name, |field| field.stats(*rows, *live))
+                .unwrap_or_default(),
         }
     }
 
@@ -271,7 +281,7 @@ impl<'p> Source<'p> {
         match &self.fields[field] {
             SourceField::Missing { rows } => vec![0; *rows as usize].into(),
             SourceField::Sealed(field) => Cow::Borrowed(&field.norms),
-            SourceField::Fresh { text, name, rows } => {
+            SourceField::Fresh { text, name, rows, .. } => {
                 let norms = text.read(name, |field| field.norms(*rows));
                 norms.unwrap_or_else(|| vec![0; *rows as usize]).into()
             }
@@ -282,8 +292,13 @@ impl<'p> Source<'p> {
         match &self.fields[field] {
             SourceField::Missing { .. } => Ok(None),
             SourceField::Sealed(field) => Ok(field.find(term)?.map(Found::Sealed)),
-            SourceField::Fresh { text, name, rows } => {
-                let found = text.read(name, |field| field.find(term, *rows)).flatten();
+            SourceField::Fresh {
+                text,
+                name,
+                rows,
+                live,
+            } => {
+                let found = text.read(name, |field| field.find(term, *rows, *live)).flatten();
                 Ok(found.map(|(number, rows)| Found::Fresh { number, rows }))
             }
         }
@@ -301,7 +316,7 @@ impl<'p> Source<'p> {
                 let bound = field.bound(info, weight);
                 Ok((Cursor::blocks(field.blocks(info)?), bound))
             }
-            (SourceField::Fresh { text, name, rows }, Found::Fresh { number, .. }) => {
+            (SourceField::Fresh { text, name, rows, .. }, Found::Fresh { number, .. }) => {
                 let list = text.read(name, |field| field.list(*number, *rows));
                 let (docs, frequencies, peaks) = list.ok_or_else(another_part)?;
                 Ok((Cursor::listed(docs, frequencies), Some(peaks.bound(weight))))
@@ -315,7 +330,7 @@ impl<'p> Source<'p> {
             (SourceField::Sealed(field), Found::Sealed(info)) => {
                 Ok(Word::Sealed(Box::new(field.occurrences(info)?)))
             }
-            (SourceField::Fresh { text, name, rows }, Found::Fresh { number, .. }) => {
+            (SourceField::Fresh { text, name, rows, .. }, Found::Fresh { number, .. }) => {
                 let found = text.read(name, |field| field.occurrences(*number, *rows));
                 Ok(Word::Fresh {
                     found: found.ok_or_else(another_part)?,
@@ -335,7 +350,7 @@ impl<'p> Source<'p> {
         match &self.fields[field] {
             SourceField::Missing { .. } => {}
             SourceField::Sealed(field) => field.each_term(near, each)?,
-            SourceField::Fresh { text, name, rows } => {
+            SourceField::Fresh { text, name, rows, .. } => {
                 text.read(name, |field| {
                     field.each_term(*rows, |term, rows| {
                         if near.distance(term).is_some() {
@@ -357,7 +372,7 @@ impl<'p> Source<'p> {
         match &self.fields[field] {
             SourceField::Missing { .. } => {}
             SourceField::Sealed(field) => field.each_beginning(prefix, each)?,
-            SourceField::Fresh { text, name, rows } => {
+            SourceField::Fresh { text, name, rows, .. } => {
                 text.read(name, |field| {
                     field.each_term(*rows, |term, rows| {
                         if term.starts_with(prefix) {

@@ -74,12 +74,18 @@ pub fn search_text(parts: &[TextPart<'_>], spec: &TextSpec<'_>) -> Result<Vec<(u
             places.push((at, sealed.id, allowed, sealed.segment.is_in_id_order()));
         }
     }
+    let fresh = || parts.iter().flat_map(|part| &part.snapshot.fresh);
+    let lives: Vec<_> = fresh()
+        .map(|group| allowed(&group.live, group.rows.len(), None, group.id))
+        .collect();
+    let mut lives = lives.iter().map(Option::as_deref);
     let mut indexes: Vec<Index<'_>> = splits.iter().map(|split| Index::Sealed(split)).collect();
     for (at, part) in parts.iter().enumerate() {
         for group in &part.snapshot.fresh {
             let rows = group.rows.len();
             let text = group.rows.texts().reaching(&group.rows, spec.fields)?;
-            indexes.push(Index::Fresh { text, rows });
+            let live = lives.next().flatten();
+            indexes.push(Index::Fresh { text, rows, live });
             let allowed = allowed(&group.live, rows, part.mask, group.id);
             places.push((at, group.id, allowed, false));
         }

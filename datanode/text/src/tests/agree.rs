@@ -130,6 +130,7 @@ impl Layout {
                 Held::Fresh(text) => Index::Fresh {
                     text,
                     rows: (to - from) as u32,
+                    live: None,
                 },
             };
             parts.push(Part {

@@ -13,7 +13,11 @@ fn both<R>(rows: &[Row], check: impl Fn(&[Part<'_>]) -> R) -> [R; 2] {
     let rows = rows.len() as u32;
     [
         check(&[whole(Index::Sealed(&split))]),
-        check(&[whole(Index::Fresh { text: &text, rows })]),
+        check(&[whole(Index::Fresh {
+            text: &text,
+            rows,
+            live: None,
+        })]),
     ]
 }
 
@@ -185,7 +189,11 @@ fn a_field_that_no_row_has_and_one_that_came_late() {
     let split = sealed(&[Row::body("boat")]);
     let parts = [
         whole(Index::Sealed(&split)),
-        whole(Index::Fresh { text: &text, rows: 3 }),
+        whole(Index::Fresh {
+            text: &text,
+            rows: 3,
+            live: None,
+        }),
     ];
     let find = |words: &str| {
         let query = TextQuery::new(words);
@@ -312,5 +320,40 @@ proptest::proptest! {
                 proptest::prop_assert!(text.get(fragment.range).is_some());
             }
         }
+    }
+}
+
+#[test]
+fn rows_that_died_while_fresh_count_for_nothing() {
+    let others = || {
+        let fillers = (0..200).map(|_| Row::body("filler w"));
+        [Row::body("beta y"), Row::body("beta z z")]
+            .into_iter()
+            .chain(fillers)
+    };
+    let written = |times: usize| {
+        let again = (0..times).map(|_| Row::body("alpha x"));
+        fresh(&again.chain(others()).collect::<Vec<_>>())
+    };
+    let scores = |times: usize| {
+        let text = written(times);
+        let rows = text.rows();
+        let mut live = vec![u64::MAX; rows.div_ceil(64) as usize];
+        (0..times - 1).for_each(|row| live[row / 64] &= !(1 << (row % 64)));
+        let part = Part {
+            allowed: Allowed::Words(&live),
+            ..whole(Index::Fresh {
+                text: &text,
+                rows,
+                live: Some(&live),
+            })
+        };
+        let hits = search(&[part], &TextQuery::new("alpha beta"), 10);
+        hits.iter().map(|hit| hit.score).collect::<Vec<_>>()
+    };
+    let once = scores(1);
+    assert_eq!(once.len(), 3);
+    for times in [2, 64, 100] {
+        assert_eq!(scores(times), once, "written {times} times");
     }
 }

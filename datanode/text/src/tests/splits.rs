@@ -71,7 +71,7 @@ proptest! {
         let alone = fresh(&first);
         for words in ["row", "w3", "many words w16"] {
             let query = TextQuery::new(words);
-            let of = |text| search(&[whole(Index::Fresh { text, rows: before as u32 })], &query, 500);
+            let of = |text| search(&[whole(Index::Fresh { text, rows: before as u32, live: None })], &query, 500);
             prop_assert_eq!(of(&both), of(&alone));
         }
     }
@@ -95,6 +95,7 @@ fn readers_and_the_writer_do_not_wait_for_each_other_to_finish() {
                     &[whole(Index::Fresh {
                         text: &text,
                         rows: count,
+                        live: None,
                     })],
                     &TextQuery::new("many"),
                     5_000,

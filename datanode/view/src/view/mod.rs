@@ -88,7 +88,12 @@ impl View {
 
     /// Adds a segment of the base as it was opened; `dead` are its rows that the base has
     /// deleted.  Refused, and nothing changed, when an id is known already.
-    pub fn add_segment(&self, segment: Segment, dead: &RoaringBitmap) -> Result<SegmentId, ViewError> {
+    pub fn add_segment(
+        &self,
+        segment: impl Into<Arc<Segment>>,
+        dead: &RoaringBitmap,
+    ) -> Result<SegmentId, ViewError> {
+        let segment = segment.into();
         let rows = segment.len();
         let past_end = dead.max().filter(|&ordinal| ordinal >= rows);
         if let Some(ordinal) = past_end {
@@ -104,7 +109,6 @@ impl View {
 
         let mut state = self.state.write();
         let state = &mut *state;
-        let segment = Arc::new(segment);
         let id = state.rows.seal(segment.clone(), &live);
         let hash_of = |row| state.rows.key(row).hash64();
         state.keys.reserve(live.count() as usize, hash_of);
