@@ -2,6 +2,8 @@
 # Runs a command with a cluster to test: the one that RHUMB_E2E_KUBECONFIG names, else one of
 # this machine's own, which is taken down afterwards unless it was up before.
 #   test.sh COMMAND...        where the machine cannot, it says so and succeeds
+# RHUMB_AUDIT=1: afterwards the rights of operator and data nodes are held against what was
+# used of them; on a cluster of this machine's own alone.
 set -euo pipefail
 work=${RHUMB_CLUSTER:-${RHUMB_CACHE:-$HOME/.cache/rhumb}/cluster}
 source "$(dirname "$0")/lib.sh"
@@ -31,4 +33,9 @@ if [ -z "${RHUMB_E2E_KUBECONFIG:-}" ]; then
     work=$(cd "$work" && pwd)
     export RHUMB_E2E_KUBECONFIG=$work/admin.conf RHUMB_E2E_MACHINE=$work
 fi
-"$@"
+status=0
+"$@" || status=$?
+if [ -n "${RHUMB_AUDIT:-}" ] && [ -n "${RHUMB_E2E_MACHINE:-}" ]; then
+    "$here/rights.py" "$work" || status=1
+fi
+exit $status

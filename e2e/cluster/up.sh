@@ -4,7 +4,7 @@
 # operator.
 #   up.sh [WORK_FOLDER]
 # RHUMB_BIN: the data node's program; RHUMB_OPERATOR_BIN: the operator's.
-# RHUMB_NODES=2: how many nodes.
+# RHUMB_NODES=2: how many nodes.  RHUMB_AUDIT=1: what accounts do is written to audit.log.
 set -euo pipefail
 [ "$(id -u)" = 0 ] || {
     echo "a cluster on this machine needs root: give any other one by KUBECONFIG" >&2
@@ -45,6 +45,11 @@ control_plane() {
     local etcd=127.0.0.1:23790
     define etcd "$tools/etcd" --data-dir "$work/etcd" --listen-client-urls "http://$etcd" \
         --advertise-client-urls "http://$etcd" --listen-peer-urls http://127.0.0.1:23800 --unsafe-no-fsync
+    local audit=()
+    if [ -n "${RHUMB_AUDIT:-}" ]; then
+        audited >"$work/audit.yaml"
+        audit=(--audit-policy-file="$work/audit.yaml" --audit-log-path="$work/audit.log" --audit-log-maxsize=4000)
+    fi
     # Pods of a lost node are replaced in seconds, not in five minutes.
     define apiserver "$programs/kube-apiserver" --etcd-servers="http://$etcd" --bind-address="$address" \
         --secure-port=6443 --advertise-address="$address" --service-cluster-ip-range=10.96.0.0/16 --allow-privileged=true \
@@ -54,7 +59,7 @@ control_plane() {
         --kubelet-preferred-address-types=InternalIP --service-account-key-file="$work/pki/sa.pub" \
         --service-account-signing-key-file="$work/pki/sa.key" \
         --service-account-issuer=https://kubernetes.default.svc \
-        --default-unreachable-toleration-seconds=10 --default-not-ready-toleration-seconds=10
+        --default-unreachable-toleration-seconds=10 --default-not-ready-toleration-seconds=10 "${audit[@]}"
     local kubeconfig=$work/controllers.conf
     define controllers "$programs/kube-controller-manager" --kubeconfig="$kubeconfig" --authentication-kubeconfig="$kubeconfig" \
         --authorization-kubeconfig="$kubeconfig" --service-account-private-key-file="$work/pki/sa.key" \
@@ -73,6 +78,20 @@ control_plane() {
     within 60 "the API server" "$kubectl" get --raw /readyz
     # Before the API server is ready they would end.
     for part in controllers scheduler coredns proxy; do start "$part"; done
+}
+
+# Of roles also the rules: what the operator gives to data nodes.
+audited() {
+    cat <<C
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: None, userGroups: ["system:serviceaccounts:kube-system"]}
+- {level: Request, userGroups: ["system:serviceaccounts"], resources: [{group: rbac.authorization.k8s.io, resources: [roles]}]}
+- {level: Metadata, userGroups: ["system:serviceaccounts"]}
+- {level: None}
+C
 }
 
 names() {

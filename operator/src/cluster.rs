@@ -82,9 +82,13 @@ pub async fn live(client: &Client, namespace: &str, database: &str) -> kube::Res
 /// Everything that `wanted` says is so already.
 pub fn covered(wanted: &Value, live: &Value) -> bool {
     match (wanted, live) {
-        (Value::Object(wanted), Value::Object(live)) => wanted
-            .iter()
-            .all(|(key, value)| covered(value, live.get(key).unwrap_or(&Value::Null))),
+        (Value::Object(wanted), Value::Object(live)) => wanted.iter().all(|(key, value)| {
+            let live = live.get(key).unwrap_or(&Value::Null);
+            match key.as_str() {
+                "limits" | "requests" | "sizeLimit" => same_amounts(value, live),
+                _ => covered(value, live),
+            }
+        }),
         (Value::Array(wanted), Value::Array(live)) => {
             wanted.len() == live.len()
                 && wanted
@@ -92,19 +96,36 @@ pub fn covered(wanted: &Value, live: &Value) -> bool {
                     .zip(live)
                     .all(|(wanted, live)| covered(wanted, live))
         }
-        (wanted, live) => wanted == live || quantity(wanted).is_some_and(|q| quantity(live) == Some(q)),
+        (wanted, live) => wanted == live,
     }
 }
 
-/// The API server writes `1000m` back as `1`, which is no difference.  In thousandths.
+/// The API server writes `1000m` back as `1`, which is no difference.
+fn same_amounts(wanted: &Value, live: &Value) -> bool {
+    match (wanted, live) {
+        (Value::Object(wanted), Value::Object(live)) => wanted
+            .iter()
+            .all(|(key, value)| same_amounts(value, live.get(key).unwrap_or(&Value::Null))),
+        (wanted, live) => {
+            covered(wanted, live) || quantity(wanted).is_some_and(|q| quantity(live) == Some(q))
+        }
+    }
+}
+
+/// In thousandths.
 fn quantity(value: &Value) -> Option<i128> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
         _ => return None,
     };
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: i128 = text[..split].parse().ok()?;
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (whole, fraction) = text[..split].split_once('.').unwrap_or((&text[..split], ""));
+    // No quantity of ours needs more places.
+    let places = u32::try_from(fraction.len()).ok().filter(|places| *places <= 9)?;
+    let number: i128 = format!("{whole}{fraction}").parse().ok()?;
     let thousandths = match &text[split..] {
         "m" => 1,
         "" => 1000,
@@ -117,7 +138,7 @@ fn quantity(value: &Value) -> Option<i128> {
         "Ti" => 1000 << 40,
         _ => return None,
     };
-    number.checked_mul(thousandths)
+    Some(number.checked_mul(thousandths)? / 10_i128.pow(places))
 }
 
 /// Makes an object that was not seen.  One of the same name that is not ours is a conflict.
@@ -173,6 +194,9 @@ mod tests {
         assert!(!covered(&wanted, &edited));
         let limits = |cpu: Value| json!({"limits": {"cpu": cpu}});
         assert!(covered(&limits(json!("1000m")), &limits(json!("1"))));
+        assert!(covered(&limits(json!("0.5")), &limits(json!("500m"))));
+        assert!(covered(&limits(json!("1.5Gi")), &limits(json!("1536Mi"))));
+        assert!(!covered(&limits(json!("0.5")), &limits(json!("5"))));
         assert!(covered(&limits(json!(2)), &limits(json!("2"))));
         assert!(!covered(&limits(json!("1500m")), &limits(json!("1"))));
         let more = json!({"spec": {"ports": [{"port": 1}, {"port": 2}], "selector": {"a": "b"}}});

@@ -87,6 +87,12 @@ impl Context {
         Duration::from_secs(1 << (*count).min(6)).min(BACKOFF_MAX)
     }
 
+    /// Whether the last try failed too.
+    pub fn has_failed<K: Resource>(&self, object: &K) -> bool {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.contains_key(&object.uid().unwrap_or_default())
+    }
+
     pub fn succeeded<K: Resource>(&self, object: &K) {
         self.metrics.reconciled();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,13 +135,20 @@ impl Context {
                 "{} is {}: {}",
                 condition.type_, condition.status, condition.message
             );
-            self.event(object, kind, &condition.reason, note).await;
+            // Events of the same action count as one, whatever they say.
+            let what = (condition.reason.as_str(), condition.type_.as_str());
+            self.event(object, kind, what, note).await;
         }
     }
 
     /// Events are for people; one that cannot be written stops nothing.
-    pub async fn event<K>(&self, object: &K, kind: EventType, reason: &str, mut note: String)
-    where
+    pub async fn event<K>(
+        &self,
+        object: &K,
+        kind: EventType,
+        (reason, action): (&str, &str),
+        mut note: String,
+    ) where
         K: Resource<DynamicType = ()>,
     {
         if note.len() > EVENT_MAX {
@@ -149,7 +162,7 @@ impl Context {
             type_: kind,
             reason: reason.into(),
             note: Some(note),
-            action: "Reconcile".into(),
+            action: action.into(),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {

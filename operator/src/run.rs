@@ -12,6 +12,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::utils::Backoff;
 use kube::runtime::{Controller, controller, watcher};
 use kube::{Api, Client, Config, Resource};
 use rhumb_crds::names;
@@ -31,6 +32,11 @@ const LEASE: &str = "rhumb-operator";
 const CONCURRENCY: u16 = 16;
 /// Every write of a reconcile may be repeated, so it can be cut off anywhere.
 const LONGEST: Duration = Duration::from_secs(30);
+/// A connection that died in silence is noticed this late.
+const WATCH_SECONDS: u32 = 25;
+/// After a watch was interrupted: all of a controller's wait for each other, and the pauses of
+/// the default grow to half a minute.
+const PAUSE: Duration = Duration::from_secs(1);
 /// A burst of events about one object is one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
@@ -162,11 +168,31 @@ fn settings() -> controller::Config {
         .debounce(DEBOUNCE)
 }
 
+fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// The same pause each time.
+struct Pauses;
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(PAUSE)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {}
+}
+
 async fn databases(scope: Option<&str>, context: &Arc<Context>, stop: &CancellationToken) {
     let client = &context.client;
-    let ours = || watcher::Config::default().labels(names::DATABASE);
-    let controller = Controller::new(api::<VectorDatabase>(scope, client), watcher::Config::default())
+    let ours = || watching().labels(names::DATABASE);
+    let controller = Controller::new(api::<VectorDatabase>(scope, client), watching())
         .with_config(settings())
+        .trigger_backoff(Pauses)
         .owns(api::<Deployment>(scope, client), ours())
         .owns(api::<Shard>(scope, client), ours())
         .owns(api::<Service>(scope, client), ours())
@@ -176,12 +202,10 @@ async fn databases(scope: Option<&str>, context: &Arc<Context>, stop: &Cancellat
 }
 
 async fn collections(scope: Option<&str>, context: &Arc<Context>, stop: &CancellationToken) {
-    let controller = Controller::new(
-        api::<Collection>(scope, &context.client),
-        watcher::Config::default(),
-    )
-    .with_config(settings())
-    .graceful_shutdown_on(stop.clone().cancelled_owned());
+    let controller = Controller::new(api::<Collection>(scope, &context.client), watching())
+        .with_config(settings())
+        .trigger_backoff(Pauses)
+        .graceful_shutdown_on(stop.clone().cancelled_owned());
     drive(controller, collection::reconcile, context).await;
 }
 

@@ -245,21 +245,23 @@ impl Running {
         }
     }
 
-    /// Takes in what is there, as an answer to us says.  A record counts from when it was
-    /// first seen as it is.  Versions may go back, when the cluster was restored.
+    /// Takes in what is there, as an answer to us says.  What its holder wrote counts from
+    /// when it was first seen as it is: whoever asks for the slot, or labels the object, gives
+    /// a dead leader no more time.  Versions may go back, when the cluster was restored.
     fn observe(&mut self, lease: Option<Lease>) {
         let version = |lease: &Option<Lease>| lease.as_ref()?.metadata.resource_version.clone();
         if lease.is_some() && version(&self.state.lease) == version(&lease) {
             return;
         }
         let record = lease.as_ref().map(lease::record);
-        let unchanged = lease.is_none() && self.state.sight.as_ref().is_some_and(|s| s.record.is_none());
-        if !unchanged {
-            self.state.sight = Some(Sight {
-                record,
-                since: self.elector.clock.steady(),
-            });
-        }
+        let unchanged = match (&self.state.lease, &lease) {
+            (Some(known), Some(new)) => lease::says_the_same(known, new),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let before = self.state.sight.as_ref().filter(|_| unchanged);
+        let since = before.map_or_else(|| self.elector.clock.steady(), |sight| sight.since);
+        self.state.sight = Some(Sight { record, since });
         self.state.lease = lease;
         if self.state.term.is_none() {
             let leader = self.peer().unwrap_or(Leader::Nobody);

@@ -39,6 +39,13 @@ pub fn address(lease: &Lease) -> Option<SocketAddr> {
     annotation(lease, ADDRESS)?.parse().ok()
 }
 
+/// Whether holders wrote nothing between the two: each renewal has a time of its own.
+pub fn says_the_same(a: &Lease, b: &Lease) -> bool {
+    let written = |lease: &Lease, name| annotation(lease, name).map(str::to_owned);
+    let same = |name| written(a, name) == written(b, name);
+    a.metadata.uid == b.metadata.uid && a.spec == b.spec && same(RELEASED_BY) && same(ADDRESS)
+}
+
 /// Resource versions of one object grow; one that is no number counts as new.
 pub fn version(lease: &Lease) -> Option<u64> {
     lease.metadata.resource_version.as_deref()?.parse().ok()
@@ -118,4 +125,22 @@ pub fn moment(unix_ms: i64) -> MicroTime {
 /// The record counts in whole seconds; it may only ever promise more.
 fn seconds(duration: Duration) -> i32 {
     duration.as_millis().div_ceil(1_000) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_for_the_slot_is_no_word_of_its_holder() {
+        let acquired = moment(0);
+        let holder = ("a_1_x", "10.0.0.1:7481".parse().expect("an address"));
+        let at = |ms| held(blank("words", 0), holder, Duration::from_secs(4), &acquired, ms);
+        assert!(says_the_same(&at(0), &asked(at(0), "b_1_y")));
+        assert!(!says_the_same(&at(0), &at(800)), "a renewal");
+        assert!(!says_the_same(&at(0), &released(at(0), "a_1_x", 0)));
+        let mut anew = at(0);
+        anew.metadata.uid = Some("another".into());
+        assert!(!says_the_same(&at(0), &anew));
+    }
 }

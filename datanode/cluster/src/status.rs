@@ -31,6 +31,8 @@ const COUNT_EVERY: Duration = Duration::from_secs(15);
 /// Changes that come together are written together.
 const GATHER: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(5);
+/// By then a successor has the Lease, or none is coming.
+const HAND_OVER: Duration = Duration::from_secs(5);
 /// A failed write is repeated after this.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Entries of pods that are gone are removed this long after they left the placement.
@@ -84,6 +86,9 @@ impl Reporter {
         let mut stale: Option<(Vec<String>, Instant)> = None;
         loop {
             self.changed().await;
+            if said.as_ref().is_some_and(|(last, _)| last.leads) {
+                self.succeeded().await;
+            }
             let Some(shard) = self.current() else { continue };
             let word = self.word(&shard).await;
             let is_due = match &said {
@@ -130,6 +135,14 @@ impl Reporter {
             () = sleep(LOOK_EVERY) => {}
         }
         sleep(GATHER).await;
+    }
+
+    /// Who led goes on saying so until somebody else does, for a while: a hand-over is no
+    /// outage.
+    async fn succeeded(&mut self) {
+        let is_led = |leader: &Leader| !matches!(leader, Leader::Nobody);
+        // The sender lives as long as the cluster does.
+        let _ = timeout(HAND_OVER, self.leader.wait_for(is_led)).await;
     }
 
     fn current(&mut self) -> Option<Arc<Shard>> {

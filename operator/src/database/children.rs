@@ -133,7 +133,7 @@ fn role(db: &VectorDatabase) -> Value {
         .collect();
     let mut role = object(db, "rbac.authorization.k8s.io/v1", "Role", &names::account(name));
     role["rules"] = json!([
-        { "apiGroups": ["rhumb.dev"], "resources": ["shards"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": ["rhumb.dev"], "resources": ["shards"], "verbs": ["list", "watch"] },
         { "apiGroups": ["rhumb.dev"], "resources": ["shards/status"], "resourceNames": shards, "verbs": ["patch"] },
         { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "list", "watch", "create"] },
         { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": shards, "verbs": ["update"] }

@@ -68,7 +68,8 @@ pub enum Action {
 }
 
 impl Action {
-    /// Trying again would end the same.
+    /// Trying again would end the same.  Whoever forbids it may think better of it: a quota, an
+    /// admission webhook, an API server that has just started.
     pub fn is_refused_by(&self, answer: &Status) -> bool {
         let taken = answer.is_conflict() && matches!(self, Self::Create(_));
         taken || answer.is_invalid() || answer.code == 400
@@ -129,8 +130,11 @@ fn children(sight: &Sight, rollout: Option<&Rollout>, actions: &mut Vec<Action>)
     wanted.extend(sight.shards().iter().filter_map(children::lease));
     actions.extend(wanted.into_iter().filter_map(|object| sight.bring_about(object)));
     if !db.spec.network_policy.enabled {
+        // Somebody's own policy may carry the database's label.
+        let is_ours = |policy: &Value| cluster::controller(policy) == db.metadata.uid.as_deref();
         let policies = sight.live.iter().filter(|((kind, _), _)| kind == "NetworkPolicy");
-        actions.extend(policies.map(|(_, policy)| Action::Delete(policy.clone())));
+        let ours = policies.filter(|(_, policy)| is_ours(policy));
+        actions.extend(ours.map(|(_, policy)| Action::Delete(policy.clone())));
     }
 }
 

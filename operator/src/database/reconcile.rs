@@ -11,9 +11,9 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action as Next;
 use kube::runtime::events::EventType;
 use kube::{Api, Client, Resource, ResourceExt};
-use rhumb_crds::names;
 use rhumb_crds::shard::Shard;
 use rhumb_crds::vector_database::{Clients, VectorDatabase, VectorDatabaseStatus};
+use rhumb_crds::{conditions, names};
 use serde_json::{Value, json};
 
 use super::admin::{self, AdminKey};
@@ -42,26 +42,41 @@ pub async fn reconcile(db: Arc<VectorDatabase>, context: Arc<Context>) -> Result
     }
     let sight = look(&context, &db, &namespace).await?;
     let plan = plan(&sight);
-    let mut refusal = None;
+    let (mut refusal, mut failure) = (None, None);
     for action in &plan.actions {
         match execute(client, &namespace, action, now).await {
             Ok(()) => {}
             Err(kube::Error::Api(answer)) if action.is_refused_by(&answer) => {
-                refusal.get_or_insert(Refusal(format!("{action}: {}", answer.message)));
+                refusal.get_or_insert(Refusal::lasting(format!("{action}: {}", answer.message)));
             }
             // The pod or the Shard changed under us; its event brings us back.
             Err(kube::Error::Api(answer)) if answer.is_conflict() || answer.is_not_found() => {}
+            // The others may be possible, and people are to read why this one is not.  An API
+            // server that has just started forbids everything for a moment.
+            Err(kube::Error::Api(answer)) if answer.is_forbidden() => {
+                if context.has_failed(&*db) {
+                    refusal.get_or_insert(Refusal::passing(format!("{action}: {}", answer.message)));
+                }
+                failure.get_or_insert(kube::Error::Api(answer));
+            }
             Err(error) => return Err(error.into()),
         }
     }
     // What was just written is not in sight yet, and neither is what follows from it.
     let waits = sight.admin_key == AdminKey::Due && !db.spec.paused;
-    let settled = plan.actions.is_empty() && sight.left_behind.is_empty() && !waits;
     let new = status(&sight, &plan, refusal.as_ref(), now);
+    let is_led = conditions::is_true(&new.conditions, conditions::SHARDS_READY);
+    let settled = plan.actions.is_empty() && sight.left_behind.is_empty() && !waits && is_led;
     report(&context, &db, &new).await?;
     for (shard, from, to) in &plan.moves {
         let note = format!("shard {shard} moves from {from} to {to}");
-        context.event(&*db, EventType::Normal, "ShardMoved", note).await;
+        // Events of the same action count as one.
+        let action = format!("Move shard {shard} to {to}");
+        let what = ("ShardMoved", action.as_str());
+        context.event(&*db, EventType::Normal, what, note).await;
+    }
+    if let Some(failure) = failure {
+        return Err(failure.into());
     }
     context.succeeded(&*db);
     Ok(Next::requeue(if settled { LOOK_AGAIN } else { LOOK_SOON }))

@@ -6,7 +6,7 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rhumb_crds::conditions::{self, Verdict};
 use rhumb_crds::names;
 use rhumb_crds::shard::Shard;
@@ -17,9 +17,23 @@ use super::admin::AdminKey;
 use super::plan::{Credentials, Plan, Sight, condition};
 use super::pod;
 
-/// What the API server said to an object of ours that it will never accept.
+/// What the API server said to an object of ours that it does not accept.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal(pub String);
+pub struct Refusal {
+    what: String,
+    /// Trying again would end the same.
+    lasts: bool,
+}
+
+impl Refusal {
+    pub fn lasting(what: String) -> Self {
+        Self { what, lasts: true }
+    }
+
+    pub fn passing(what: String) -> Self {
+        Self { what, lasts: false }
+    }
+}
 
 /// Reasons of waiting containers that do not pass by themselves.
 const FAILING: [&str; 7] = [
@@ -32,9 +46,11 @@ const FAILING: [&str; 7] = [
     "InvalidImageName",
 ];
 const WORDS_MAX: usize = 400;
+/// Seconds without a leader that no failover takes.
+const LEADERLESS: i64 = 10;
 
 pub fn status(sight: &Sight, plan: &Plan, refusal: Option<&Refusal>, now: Timestamp) -> VectorDatabaseStatus {
-    let facts = Facts::of(sight, plan, refusal);
+    let facts = Facts::of(sight, plan, refusal, now);
     let old = sight.db.status.clone().unwrap_or_default();
     let generation = sight.db.metadata.generation;
     let namespace = sight.db.metadata.namespace.as_deref().unwrap_or_default();
@@ -42,7 +58,7 @@ pub fn status(sight: &Sight, plan: &Plan, refusal: Option<&Refusal>, now: Timest
     VectorDatabaseStatus {
         observed_generation: generation,
         conditions: conditions::merge(&old.conditions, &facts.verdicts(), generation, now),
-        replicas: sight.pods.len() as i32,
+        replicas: sight.pods.iter().filter(|pod| counts(pod)).count() as i32,
         ready_replicas: facts.ready as i32,
         selector: Some(format!("{}={name}", names::DATABASE)),
         nodes: Some(format!("{}/{}", facts.ready, facts.wanted)),
@@ -62,6 +78,7 @@ pub fn status(sight: &Sight, plan: &Plan, refusal: Option<&Refusal>, now: Timest
 struct Facts<'a> {
     sight: &'a Sight,
     refusal: Option<&'a Refusal>,
+    now: Timestamp,
     wanted: i32,
     ready: usize,
     shards: u32,
@@ -72,18 +89,21 @@ struct Facts<'a> {
     /// Why the Deployment is not what it should be yet.
     rolling: Option<String>,
     failing: Option<String>,
+    /// Why the API server takes no pods: a quota, a policy.
+    pods_refused: Option<String>,
     unscheduled: Option<String>,
     store: Option<(bool, String)>,
     update_pending: bool,
 }
 
 impl<'a> Facts<'a> {
-    fn of(sight: &'a Sight, plan: &Plan, refusal: Option<&'a Refusal>) -> Self {
+    fn of(sight: &'a Sight, plan: &Plan, refusal: Option<&'a Refusal>, now: Timestamp) -> Self {
         let shards = sight.shards();
         let (db, rollout) = (&sight.db, plan.rollout.as_ref());
         Self {
             sight,
             refusal,
+            now,
             wanted: db.spec.data_nodes.replicas,
             ready: sight.pods.iter().filter(|pod| condition(pod, "Ready")).count(),
             shards: db.spec.sharding.count,
@@ -96,6 +116,7 @@ impl<'a> Facts<'a> {
             open_by_override: rollout.is_some_and(|rollout| rollout.is_open() && !rollout.update_pending),
             rolling: rolling(sight.deployment().as_ref(), db.spec.data_nodes.replicas),
             failing: sight.pods.iter().find_map(failing),
+            pods_refused: sight.deployment().as_ref().and_then(pods_refused),
             unscheduled: sight.pods.iter().find_map(unscheduled),
             store: store(&shards),
             update_pending: rollout.is_some_and(|rollout| rollout.update_pending),
@@ -113,9 +134,9 @@ impl<'a> Facts<'a> {
     fn verdicts(&self) -> Vec<Verdict> {
         let ready = self.ready_verdict();
         let degraded = self.degraded();
-        let stalled = self
-            .refusal
-            .map(|refusal| Verdict::new(conditions::STALLED, true, "Refused", refusal.0.clone()));
+        let lasting = self.refusal.filter(|refusal| refusal.lasts);
+        let stalled =
+            lasting.map(|refusal| Verdict::new(conditions::STALLED, true, "Refused", refusal.what.clone()));
         let waiting = ready.status != Some(true) && stalled.is_none() && degraded.status != Some(true);
         let reconciling = waiting && !self.hibernated() && !self.sight.db.spec.paused;
         let reconciling = reconciling
@@ -166,7 +187,7 @@ impl<'a> Facts<'a> {
     fn ready_verdict(&self) -> Verdict {
         let not = |reason, message: String| Verdict::new(conditions::READY, false, reason, message);
         if let Some(refusal) = self.refusal {
-            return not("Refused", refusal.0.clone());
+            return not("Refused", refusal.what.clone());
         }
         if let Some(what) = self.sight.missing_secret() {
             return not("SecretMissing", what.to_owned());
@@ -176,6 +197,9 @@ impl<'a> Facts<'a> {
         }
         if let Some(failing) = &self.failing {
             return not("PodsFailing", failing.clone());
+        }
+        if let Some(refused) = &self.pods_refused {
+            return not("PodsRefused", refused.clone());
         }
         if let Some((false, why)) = &self.store {
             return not("ObjectStoreUnreachable", why.clone());
@@ -224,16 +248,31 @@ impl<'a> Facts<'a> {
         });
         match (&self.failing, &self.store) {
             (Some(failing), _) => yes("PodsFailing", failing),
+            _ if self.pods_refused.is_some() => {
+                yes("PodsRefused", self.pods_refused.as_deref().unwrap_or_default())
+            }
             (None, Some((false, why))) => yes("ObjectStoreUnreachable", why),
             _ if was_available && self.ready == 0 => {
                 yes("NoDataNodeReady", "it served before and nothing serves now")
             }
-            _ if was_available && !self.all_led() => yes(
+            _ if self.is_leaderless_for_long() => yes(
                 "ShardsWithoutLeader",
                 "shards lost their leaders and have no new ones yet",
             ),
             _ => no,
         }
+    }
+
+    /// A leader that dies is followed by another one within a Lease and some seconds.
+    fn is_leaderless_for_long(&self) -> bool {
+        let said = |kind| conditions::find(&self.sight.db.status.as_ref()?.conditions, kind);
+        // Data nodes that start, or wake up, have not lost a leader.
+        let is_awaited = said(conditions::READY).is_some_and(|ready| ready.reason == "ShardsWithoutLeader");
+        let since = said(conditions::SHARDS_READY).filter(|said| said.status == "False");
+        let for_long = since.is_some_and(|said| {
+            self.now.duration_since(said.last_transition_time.0) >= SignedDuration::from_secs(LEADERLESS)
+        });
+        !self.all_led() && is_awaited && for_long
     }
 
     fn shards_ready(&self) -> Verdict {
@@ -335,6 +374,12 @@ fn is_led(shard: &Shard, pods: &[Pod]) -> bool {
     })
 }
 
+/// Not one that is going or gone: autoscalers divide by these.
+fn counts(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Failed" | "Succeeded"))
+}
+
 fn rolling(deployment: Option<&Deployment>, wanted: i32) -> Option<String> {
     let Some(deployment) = deployment else {
         return Some("the Deployment is not there yet".into());
@@ -349,6 +394,14 @@ fn rolling(deployment: Option<&Deployment>, wanted: i32) -> Option<String> {
     (updated < wanted || total > wanted || available < wanted).then(|| {
         format!("{updated} of {wanted} data nodes are current, {available} are ready, {total} exist")
     })
+}
+
+fn pods_refused(deployment: &Deployment) -> Option<String> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let refused = conditions
+        .iter()
+        .find(|c| c.type_.as_deref() == Some("ReplicaFailure") && c.status.as_deref() == Some("True"))?;
+    Some(clipped(refused.message.clone().unwrap_or_default()))
 }
 
 fn failing(pod: &Pod) -> Option<String> {
@@ -366,10 +419,20 @@ fn failing(pod: &Pod) -> Option<String> {
     })
 }
 
-/// What the process said before it ended: why it refused to start.
+/// What the process said last before it ended: why it refused to start.  `None` of one that
+/// was ended without a word, as for the memory it took: then how it ended.
 fn last_words(container: &ContainerStatus) -> Option<String> {
     let ended = container.last_state.as_ref()?.terminated.as_ref()?;
-    ended.message.as_ref().map(|message| message.trim().to_owned())
+    let message = ended.message.as_deref().unwrap_or_default().trim();
+    let last = message.lines().rev().find(|line| !line.trim().is_empty());
+    let how = ended
+        .reason
+        .as_deref()
+        .filter(|reason| *reason != "Error" && *reason != "Completed");
+    match (how, last) {
+        (Some(how), _) => Some(format!("{how} (exit {})", ended.exit_code)),
+        (None, last) => last.map(|line| line.trim().to_owned()),
+    }
 }
 
 fn unscheduled(pod: &Pod) -> Option<String> {

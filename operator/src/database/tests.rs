@@ -352,7 +352,7 @@ async fn data_nodes_may_do_only_what_they_need() {
     assert_eq!(
         role["rules"],
         json!([
-            { "apiGroups": ["rhumb.dev"], "resources": ["shards"], "verbs": ["get", "list", "watch"] },
+            { "apiGroups": ["rhumb.dev"], "resources": ["shards"], "verbs": ["list", "watch"] },
             { "apiGroups": ["rhumb.dev"], "resources": ["shards/status"], "resourceNames": names, "verbs": ["patch"] },
             { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "list", "watch", "create"] },
             { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": names, "verbs": ["update"] }

@@ -78,9 +78,42 @@ async fn a_lost_pods_shards_are_placed_on_the_other_and_status_says_so() {
         assert_eq!(shard.spec.nodes, ["b"]);
     }
     world.assert_condition(conditions::AVAILABLE, "False", "ShardsWithoutLeader");
-    world.assert_condition(conditions::DEGRADED, "True", "ShardsWithoutLeader");
     let (_, _, message) = world.condition(conditions::SHARDS_READY);
     assert_eq!(message, "2 of 4 shards have a leader");
+}
+
+#[tokio::test]
+async fn leaders_that_change_degrade_nothing_unless_it_takes_long() {
+    let world = World::serving().await;
+    world.api.remove(&format!("{CORE}/pods/a"));
+    world.settle().await;
+    world.assert_condition(conditions::AVAILABLE, "False", "ShardsWithoutLeader");
+    world.assert_condition(conditions::DEGRADED, "False", "AsExpected");
+    world.api.edit(&format!("{RHUMB}/vectordatabases/words"), |db| {
+        for condition in db["status"]["conditions"].as_array_mut().expect("conditions") {
+            condition["lastTransitionTime"] = "2026-01-01T00:00:00Z".into();
+        }
+    });
+    world.settle().await;
+    world.assert_condition(conditions::DEGRADED, "True", "ShardsWithoutLeader");
+}
+
+/// Somebody else's, who labels it as the database's: it is not ours to delete.
+#[tokio::test]
+async fn without_a_network_policy_of_ours_others_stay() {
+    let world = World::serving().await;
+    let policies = "/apis/networking.k8s.io/v1/namespaces/prod/networkpolicies";
+    let (ours, theirs) = (format!("{policies}/words"), format!("{policies}/theirs"));
+    let mut foreign = world.api.get(&ours).expect("there is one");
+    foreign["metadata"]["name"] = "theirs".into();
+    foreign["metadata"]["ownerReferences"] = Value::Null;
+    world.api.put(&theirs, foreign);
+    world.api.edit(&format!("{RHUMB}/vectordatabases/words"), |db| {
+        db["spec"]["networkPolicy"]["enabled"] = false.into();
+    });
+    world.settle().await;
+    assert!(world.api.get(&ours).is_none());
+    assert!(world.api.get(&theirs).is_some());
 }
 
 /// A pod that came back under its old name is not the leader that was lost.
