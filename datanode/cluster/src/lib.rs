@@ -43,6 +43,7 @@ use tokio::sync::watch;
 
 use elector::Elector;
 use follow::{Slots, follow};
+use placement::Placement;
 use status::Reporter;
 
 /// What is led: the engine, seen from the election.
@@ -78,6 +79,8 @@ pub enum ClusterError {
 #[derive(Clone)]
 pub struct Cluster {
     pub board: Board,
+    pod: String,
+    shards: Arc<Slots<Shard>>,
     drain: CancellationToken,
     drained: watch::Receiver<u32>,
 }
@@ -155,6 +158,7 @@ impl Cluster {
         let (drained, count) = watch::channel(0);
         let leases = Arc::new(Slots::<Lease>::new(settings.shards));
         let shards = Arc::new(Slots::<Shard>::new(settings.shards));
+        let placements = shards.clone();
         let mut loops = Vec::new();
         for slot in 0..settings.shards {
             let elector = Elector {
@@ -200,10 +204,18 @@ impl Cluster {
         ));
         let cluster = Self {
             board,
+            pod: me.pod,
+            shards: placements,
             drain,
             drained: count,
         };
         (cluster, loops)
+    }
+
+    /// Whether this pod is to lead the slot or to keep it warm.
+    pub fn is_listed(&self, slot: u32) -> bool {
+        let shard = self.shards.subscribe(slot);
+        Placement::read(&shard.borrow(), &self.pod).is_listed
     }
 
     /// Hands every slot over and leads nothing any more; returns when that is done.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::try_join_all;
 use parking_lot::Mutex;
 use rhumb_core::query::Consistency;
 use rhumb_core::write::{Counts, Write};
-use rhumb_core::{FieldName, FieldType, Position, Quota, Schema};
+use rhumb_core::{Code, FieldName, FieldType, Position, Quota, Schema};
 use rhumb_store::StoreError;
 use rhumb_store::catalog::{Catalog, CatalogEntry};
 use rhumb_store::crypt::KeyProblem;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use crate::database::{OpenStats, Sharing};
 use crate::env::Env;
 use crate::error::EngineError;
+use crate::following::Following;
 use crate::judge::growth_at_most;
 use crate::lead::Lead;
 use crate::partition::writer::Applied;
@@ -23,7 +25,7 @@ use crate::partition::{Partition, Whose};
 use crate::reading::Reading;
 use crate::schema_cell::SchemaCell;
 use crate::spread::{combine, home, split, weight};
-use crate::tally::{Room, Share, Tally};
+use crate::tally::{Room, Tally};
 
 pub struct Collection {
     env: Arc<Env>,
@@ -33,18 +35,30 @@ pub struct Collection {
     /// One cell per partition; the lock serialises opening and closing.
     cells: Vec<Arc<Cell>>,
     used: Mutex<Instant>,
+    /// Its name means another one by now, or none: only followers learn it so late.
+    gone: AtomicBool,
 }
 
 #[derive(Default)]
-struct Cell {
+pub(crate) struct Cell {
     open: Mutex<Option<Arc<Partition>>>,
     changing: tokio::sync::Mutex<()>,
 }
 
 impl Cell {
-    /// The open partition, unless a task of it panicked.
+    /// The open partition, unless it has to be opened anew.
     fn sound(&self) -> Option<Arc<Partition>> {
-        self.open.lock().as_ref().filter(|p| !p.has_panicked()).cloned()
+        self.open.lock().as_ref().filter(|p| !p.is_unsound()).cloned()
+    }
+
+    /// False, and nothing changed, when something else than `old` is open.
+    pub(crate) fn replace(&self, old: &Arc<Partition>, new: Arc<Partition>) -> bool {
+        let mut open = self.open.lock();
+        let is_open = open.as_ref().is_some_and(|now| Arc::ptr_eq(now, old));
+        if is_open {
+            *open = Some(new);
+        }
+        is_open
     }
 }
 
@@ -76,6 +90,7 @@ impl Collection {
             lead,
             cells,
             used: Mutex::new(Instant::now()),
+            gone: AtomicBool::new(false),
         }
     }
 
@@ -177,6 +192,9 @@ impl Collection {
         consistency: Consistency,
         session: &[(u32, Position)],
     ) -> Result<Reading, EngineError> {
+        if self.lead.is_following() && consistency != Consistency::Eventual {
+            return Err(EngineError::NotLeading);
+        }
         let parts = self.indexes().map(|index| async move {
             let partition = self.partition(index).await?;
             let pinned = partition.pin();
@@ -209,11 +227,6 @@ impl Collection {
             (Consistency::Strong, Sharing::LastComer) => true,
             (Consistency::Strong, Sharing::Terms) => !self.lead.is_certain(),
         }
-    }
-
-    pub(crate) fn fresh_rows(&self) -> u64 {
-        let open = self.open_partitions();
-        open.iter().map(|p| p.pin().snapshot.fresh_rows()).sum()
     }
 
     pub(crate) fn add_open_stats(&self, stats: &mut OpenStats) {
@@ -269,12 +282,24 @@ impl Collection {
             lead: self.lead.clone(),
             schema: self.schema.clone(),
             cell: cell.clone(),
-            share: self.tally.share(index),
+            tally: self.tally.clone(),
+            index,
         };
         let tasks = &self.env.tasks;
         let task = tasks.spawn("partition open", rhumb_seams::OnExit::Fine, opening.run());
-        task.await
-            .map_err(|e| EngineError::Bug(format!("opening panicked: {e}")))?
+        let opened = task
+            .await
+            .map_err(|e| EngineError::Bug(format!("opening panicked: {e}")))?;
+        if let Err(EngineError::Refused(problem)) = &opened
+            && problem.code == Code::CollectionNotFound
+        {
+            self.gone.store(true, Ordering::Relaxed);
+        }
+        opened
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     pub(crate) fn open_partitions(&self) -> Vec<Arc<Partition>> {
@@ -341,7 +366,8 @@ struct Opening {
     lead: Lead,
     schema: Arc<SchemaCell>,
     cell: Arc<Cell>,
-    share: Share,
+    tally: Arc<Tally>,
+    index: u32,
 }
 
 impl Opening {
@@ -356,6 +382,18 @@ impl Opening {
             unsound.close().await;
         }
         self.check().await?;
+        if self.lead.is_following() {
+            let following = Following {
+                env: self.env,
+                schema: self.schema,
+                tally: self.tally,
+                index: self.index,
+                cell: cell.clone(),
+            };
+            let partition = following.open().await?;
+            *cell.open.lock() = Some(partition.clone());
+            return Ok(partition);
+        }
         let was_certain = self.lead.is_certain();
         let whose = match was_certain {
             true => Whose::Anybodys,
@@ -366,7 +404,7 @@ impl Opening {
             self.env.clone(),
             self.lead.clone(),
             self.schema,
-            self.share,
+            self.tally.share(self.index),
             whose,
         )
         .await;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use parking_lot::Mutex;
 use rhumb_core::schema::Field;
 use rhumb_core::{Code, CollectionId, CollectionName, Limits, Problem, Quota, Schema};
@@ -32,8 +33,8 @@ const IDLE: Duration = Duration::from_secs(600);
 /// Open partitions; beyond it the longest idle are closed early.
 const MAX_OPEN: usize = 1_024;
 const SWEEP: Duration = Duration::from_secs(10);
-/// Fewer fresh rows than this are replayed faster than they are flushed.
-const WORTH_A_FLUSH: u64 = 1_000;
+/// Writes go on while a hand-over flushes; after so many rounds the rest is replayed.
+const FLUSHES: u32 = 3;
 
 /// What an operator may tune; everything else is a constant with its reason.
 #[derive(Clone, Debug)]
@@ -145,6 +146,15 @@ impl Database {
         }
     }
 
+    /// The same database, for readers that can do with what was true a moment ago, of
+    /// collections that another node leads.
+    pub fn following(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            lead: Lead::Following,
+        }
+    }
+
     /// Cancelled when another server took over: the process must exit with status 3.
     pub fn fenced(&self) -> &CancellationToken {
         &self.inner.env.fenced
@@ -212,11 +222,18 @@ impl Database {
     fn opened(&self, name: &CollectionName) -> Option<Arc<Collection>> {
         let open = self.inner.open.lock();
         open.get(name)
-            .filter(|open| open.lead().is_same(&self.lead))
+            .filter(|open| open.lead().is_same(&self.lead) && !open.is_gone())
             .cloned()
     }
 
     async fn adopt(&self, entry: CatalogEntry) -> Result<Arc<Collection>, EngineError> {
+        if self.lead.is_following() {
+            return self.adopt_followed(entry).await;
+        }
+        // Where others may lead, nobody serves without a term, whatever the caller forgot.
+        if self.inner.env.settings.sharing == Sharing::Terms && matches!(self.lead, Lead::Alone) {
+            return Err(EngineError::NotLeading);
+        }
         self.lead.check()?;
         if let Some(open) = self.opened(&entry.name) {
             return Ok(open);
@@ -232,6 +249,24 @@ impl Database {
         let name = signed.name.clone();
         let made = Arc::new(self.made(signed));
         let before = self.inner.open.lock().insert(name, made.clone());
+        if let Some(before) = before {
+            before.close().await;
+        }
+        Ok(made)
+    }
+
+    /// Never in the place of one that this node leads.
+    async fn adopt_followed(&self, entry: CatalogEntry) -> Result<Arc<Collection>, EngineError> {
+        let name = entry.name.clone();
+        let made = Arc::new(self.made(entry));
+        let before = {
+            let mut open = self.inner.open.lock();
+            let is_led = |open: &Arc<Collection>| !open.lead().is_following() && !open.lead().is_over();
+            if open.get(&name).is_some_and(is_led) {
+                return Err(EngineError::NotLeading);
+            }
+            open.insert(name, made.clone())
+        };
         if let Some(before) = before {
             before.close().await;
         }
@@ -332,18 +367,23 @@ impl Database {
             let names: Vec<_> = open.keys().filter(|name| is(name)).cloned().collect();
             names.iter().filter_map(|name| open.remove(name)).collect()
         };
-        futures::future::join_all(closing.iter().map(|collection| collection.close())).await;
+        join_all(closing.iter().map(|collection| collection.close())).await;
     }
 
     /// Moves fresh rows of the open collections that `is` means into their tables, where
     /// there are enough to make the next opening slow.
     pub async fn flush_where(&self, is: impl Fn(&CollectionName) -> bool) {
-        for collection in self.open_where(is) {
-            if collection.fresh_rows() < WORTH_A_FLUSH {
-                continue;
+        let open = self.open_where(is);
+        let partitions = || open.iter().flat_map(|collection| collection.open_partitions());
+        for _ in 0..FLUSHES {
+            let slow: Vec<_> = partitions().filter(|p| p.is_slow_to_replay()).collect();
+            if slow.is_empty() {
+                return;
             }
-            if let Err(error) = collection.optimize().await {
-                tracing::debug!(collection = %collection.entry().name, %error, "not flushed: the next leader replays the log");
+            let flushed = join_all(slow.iter().map(|partition| partition.flush())).await;
+            if let Some(error) = flushed.into_iter().find_map(Result::err) {
+                tracing::debug!(%error, "not flushed: the next leader replays the log");
+                return;
             }
         }
     }
@@ -357,9 +397,11 @@ impl Database {
         stats
     }
 
+    /// Of those that this process leads.
     fn open_where(&self, is: impl Fn(&CollectionName) -> bool) -> Vec<Arc<Collection>> {
         let open = self.inner.open.lock();
-        let meant = open.iter().filter(|(name, _)| is(name));
+        let led = open.iter().filter(|(_, open)| !open.lead().is_following());
+        let meant = led.filter(|(name, _)| is(name));
         meant.map(|(_, collection)| collection.clone()).collect()
     }
 

@@ -1,7 +1,8 @@
 //! The body of a log object: the rows of one group commit as an Arrow IPC stream, with the
 //! idempotency keys of its requests in the schema's metadata.  Any Arrow reader opens it.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
@@ -41,6 +42,17 @@ impl LogEntry {
             .map_err(lance::Error::from)?;
         drop(writer);
         Ok(body)
+    }
+
+    /// Whether it has a field that `schema` has not: `decode` would leave it out.
+    pub fn is_ahead_of(body: &[u8], schema: &Schema) -> Result<bool, EngineError> {
+        let corrupt = |e: arrow_schema::ArrowError| EngineError::Corrupt(format!("log entry: {e}"));
+        let reader = StreamReader::try_new(body, None).map_err(corrupt)?;
+        let ours = [rows::ID, rows::SEQ, rows::DELETED].map(Cow::Borrowed);
+        let known: HashSet<Cow<'_, str>> = schema.fields.keys().map(rows::column_name).chain(ours).collect();
+        let columns = reader.schema();
+        let mut names = columns.fields().iter().map(|column| column.name());
+        Ok(names.any(|name| !known.contains(name.as_str())))
     }
 
     /// `position` is where the entry was read: its keys were answered with it.

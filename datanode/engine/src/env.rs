@@ -39,6 +39,7 @@ impl Env {
         match lead {
             Lead::Alone => self.fenced.cancel(),
             Lead::Term { term, .. } => term.fence(),
+            Lead::Following => {}
         }
     }
 

@@ -14,6 +14,7 @@ mod entry;
 mod env;
 mod erase;
 mod error;
+mod following;
 mod idem;
 mod judge;
 mod lance_store;

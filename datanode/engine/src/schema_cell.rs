@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::schema::NewFields;
 use rhumb_core::{Code, CollectionName, FieldName, FieldType, Limits, Problem, Quota, Schema};
-use rhumb_store::catalog::{Catalog, CatalogEntry};
+use rhumb_store::catalog::{Catalog, CatalogEntry, CatalogState};
 use rhumb_store::{ErrorKind, StoreError};
 use rhumb_text::TextFields;
 use serde::Deserialize;
@@ -150,6 +150,14 @@ impl SchemaCell {
             (Err(e), None) if e.kind() == ErrorKind::NotFound => return Err(deleted(&self.name)),
             (Err(e), None) => return Err(e.into()),
         }
+        Ok(())
+    }
+
+    /// As the catalog has it now: for whoever does not make the changes.
+    pub async fn refresh(&self) -> Result<(), EngineError> {
+        let found = self.catalog.load(&self.name).await?;
+        let same = found.filter(|entry| entry.state == CatalogState::Active && entry.id == self.entry().id);
+        self.adopt(same.ok_or_else(|| deleted(&self.name))?);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use parking_lot::Mutex;
-use rhumb_store::Bucket;
+use rhumb_store::{Bucket, ErrorKind};
 use rhumb_view::Calibration;
 
 use crate::base::Base;
@@ -128,19 +128,23 @@ impl ViewFiles {
             return Ok(None);
         }
         let path = self.path(name);
-        let Some((bytes, _)) = self.bucket.get_uncached(&path).await? else {
-            self.forget(name);
-            return Ok(None);
-        };
-        match open(&bytes) {
-            Ok(opened) => Ok(Some(opened)),
-            Err(error) => {
-                tracing::warn!(%path, %error, "a view file is damaged: it is made anew from the table");
-                self.bucket.delete(&path).await?;
+        let damage = match self.bucket.get_uncached(&path).await {
+            Ok(Some((bytes, _))) => match open(&bytes) {
+                Ok(opened) => return Ok(Some(opened)),
+                Err(error) => error.to_string(),
+            },
+            Ok(None) => {
                 self.forget(name);
-                Ok(None)
+                return Ok(None);
             }
-        }
+            // As of an encrypted one that does not open.
+            Err(error) if error.kind() == ErrorKind::Corrupt => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        tracing::warn!(%path, damage, "a view file is damaged: it is made anew from the table");
+        self.bucket.delete(&path).await?;
+        self.forget(name);
+        Ok(None)
     }
 
     /// Whoever wrote the name before wrote the same.

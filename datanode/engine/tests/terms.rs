@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fixture::{Store, doc, field, name, schema, settings};
+use futures::TryStreamExt;
 use rhumb_core::query::{Consistency, Include};
 use rhumb_core::write::Write;
 use rhumb_core::{FieldType, Scalar, Value};
 use rhumb_engine::{Collection, Database, EngineError, Settings, Sharing};
-use rhumb_seams::{Clock, Rand, Term};
+use rhumb_seams::{Clock, OnExit, Rand, Tasks, Term};
 use rhumb_store::fault::{Fault, Faults, Rule};
 use rhumb_store::metrics::Op;
 
@@ -228,4 +229,75 @@ async fn a_claim_that_came_too_late_serves_nothing() {
     // It is nobody's now, and once the term is certain again it serves.
     term.renew(a.clock.steady() + Duration::from_secs(600));
     put(&things, 2).await.expect("acknowledged");
+}
+
+/// A leader alone on a store whose faults the test chooses.
+async fn one(faults: &Faults) -> (Store, Node, Arc<Collection>) {
+    let mut store = Store::memory();
+    store.options.faults = Some(faults.clone());
+    let a = node(&store, "a").await;
+    let term = a.certain();
+    let under = a.database.under(term.clone());
+    let created = under
+        .create_collection(&name(), schema(DIM as u32), 1, None)
+        .await;
+    created.expect("created");
+    let things = a.things(&term).await.expect("it is there");
+    (store, a, things)
+}
+
+#[tokio::test]
+async fn a_hand_over_flushes_a_long_log_of_few_rows() {
+    let (store, a, things) = one(&Faults::new(Rand::from_seed(1))).await;
+    for lex in 0..100 {
+        put(&things, lex).await.expect("acknowledged");
+    }
+    let logged = async || {
+        let objects = store.objects.list(None).try_collect::<Vec<_>>().await;
+        let objects = objects.expect("listed");
+        let in_log = objects.iter().filter(|o| o.location.as_ref().contains("/wal/"));
+        in_log.count()
+    };
+    assert!(logged().await >= 100);
+    a.database.flush_where(|_| true).await;
+    // Another leader would read these.
+    assert!(logged().await < 10, "{} are left", logged().await);
+    assert_eq!(lex(&things, Consistency::Strong).await.expect("read"), Some(99));
+}
+
+#[tokio::test]
+async fn closing_gives_up_a_merge_and_loses_nothing() {
+    let faults = Faults::new(Rand::from_seed(1));
+    let (store, a, things) = one(&faults).await;
+    put(&things, 1).await.expect("acknowledged");
+    things.optimize().await.expect("flushed");
+    let write = Write {
+        upsert: vec![("two".into(), doc(2, "n", &[0.5; DIM]))],
+        ..Write::default()
+    };
+    things.write(write).await.expect("acknowledged");
+    let stuck = Fault::Delay(Duration::from_secs(600));
+    // The flush is through before the merge meets the rule.
+    faults.add_rule(Rule::new(stuck).on(Op::Put).at("/table/data/").skip(1));
+    let tasks = Tasks::new();
+    let merging = {
+        let things = things.clone();
+        tasks.spawn("merge", OnExit::Fine, async move { things.optimize().await })
+    };
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while faults.hits_of(stuck) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the merge is on its way");
+    let closed = tokio::time::timeout(Duration::from_secs(60), a.database.close_where(|_| true));
+    closed.await.expect("nobody waits for a merge");
+    merging.await.expect("no panic").expect_err("it was given up");
+    faults.clear();
+    let b = node(&store, "b").await;
+    let (_, things) = b.leads().await;
+    assert_eq!(lex(&things, Consistency::Strong).await.expect("read"), Some(1));
+    assert_eq!(b.database.open_stats(|_| true).rows, 2);
+    things.optimize().await.expect("merged after all");
 }

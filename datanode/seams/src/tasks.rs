@@ -116,7 +116,10 @@ impl EndGuard {
 impl Drop for EndGuard {
     fn drop(&mut self) {
         if !self.ended {
-            tracing::error!(task = self.name, "task panicked or was aborted");
+            match std::thread::panicking() {
+                true => tracing::error!(task = self.name, "task panicked"),
+                false => tracing::debug!(task = self.name, "task was given up before its end"),
+            }
             if self.on_exit == OnExit::Stop {
                 self.stop.cancel();
             }

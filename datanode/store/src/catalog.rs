@@ -105,7 +105,14 @@ impl Catalog {
 
     /// The entry, also while it is being deleted.  One GET.
     pub async fn load(&self, name: &CollectionName) -> Result<Option<CatalogEntry>> {
-        let found = self.entry(name).load().await?.map(|found| found.value);
+        let cas = self.entry(name);
+        let found = cas.load().await?.map(|found| found.value);
+        if let Some(entry) = found.as_ref().filter(|entry| entry.name != *name) {
+            return Err(StoreError::Corrupt {
+                path: cas.path().clone(),
+                reason: format!("it is the entry of '{}'", entry.name),
+            });
+        }
         Ok(found.filter(|entry| entry.state != CatalogState::Deleted))
     }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rhumb_core::{FieldName, Schema, Value};
 use rhumb_store::state::IdemFile;
@@ -121,6 +122,7 @@ impl Maintenance {
                 Ok(())
             })
             .await?;
+        self.shared.applied.fetch_max(job.upto.0, Ordering::Relaxed);
         Ok(())
     }
 

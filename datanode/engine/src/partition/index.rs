@@ -162,7 +162,7 @@ impl Indexer {
         let rows = view.snapshot().live_rows();
         let known = match view.grid(field.as_str()) {
             Some(grid) => Some(grid),
-            None => self.saved_grid(field).await?,
+            None => self.saved_grid(field, None).await?,
         };
         let grid = match known {
             Some(grid) if !is_outgrown(&grid, rows) => Some(grid),
@@ -196,6 +196,31 @@ impl Indexer {
         Ok(grid.map(Arc::new))
     }
 
+    /// Takes over what the leader of the partition saved: nothing is made here, nothing saved.
+    /// `known` are grids that need not be read again.
+    pub async fn take_over(&self, known: impl Fn(&str) -> Option<Arc<Grid>>) -> Result<(), EngineError> {
+        let schema = self.shared.schema.schema();
+        for (field, ty) in schema.vectors() {
+            if !Grid::supports(ty) || ty.index != VectorIndex::Auto {
+                continue;
+            }
+            let Some(grid) = self.saved_grid(field, known(field.as_str())).await? else {
+                continue;
+            };
+            self.shared.view.set_grid(field, Some(grid.clone()));
+            if grid.calibration().rows() == 0 {
+                self.saved_calibration(field, &grid).await?;
+            }
+            let pinned = self.shared.pin().quietly();
+            for segment in pinned.snapshot.missing_lists(field.as_str(), &grid) {
+                if let Some(lists) = self.saved_lists(&pinned, &segment, field, &grid).await? {
+                    self.attach(&segment, field, lists)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// From a file, or made from the base.
     async fn segment_lists(
         &self,
@@ -205,17 +230,29 @@ impl Indexer {
         ty: &VectorType,
         grid: &Arc<Grid>,
     ) -> Result<(), EngineError> {
-        let saved = match self.lists_name(pinned, segment, field, grid) {
-            Some(name) => {
-                let open = |bytes: &[u8]| Lists::from_bytes(bytes, grid.clone());
-                self.shared.files.read(&name, open).await?
-            }
-            None => None,
-        };
-        let lists = match saved.filter(|lists| lists.rows() == segment.len()) {
+        let lists = match self.saved_lists(pinned, segment, field, grid).await? {
             Some(lists) => lists,
             None => self.made_lists(pinned, segment, field, ty, grid).await?,
         };
+        self.attach(segment, field, lists)
+    }
+
+    async fn saved_lists(
+        &self,
+        pinned: &Pinned,
+        segment: &Segment,
+        field: &FieldName,
+        grid: &Arc<Grid>,
+    ) -> Result<Option<Lists>, EngineError> {
+        let Some(name) = self.lists_name(pinned, segment, field, grid) else {
+            return Ok(None);
+        };
+        let open = |bytes: &[u8]| Lists::from_bytes(bytes, grid.clone());
+        let saved = self.shared.files.read(&name, open).await?;
+        Ok(saved.filter(|lists| lists.rows() == segment.len()))
+    }
+
+    fn attach(&self, segment: &Arc<Segment>, field: &FieldName, lists: Lists) -> Result<(), EngineError> {
         let lists = Arc::new(lists);
         segment.attach_lists(field.clone(), lists.clone()).map_err(bug)?;
         let parts = &self.shared.env.parts;
@@ -290,7 +327,11 @@ impl Indexer {
 
 /// Saving and loading: see `view_files`.
 impl Indexer {
-    async fn saved_grid(&self, field: &FieldName) -> Result<Option<Arc<Grid>>, EngineError> {
+    async fn saved_grid(
+        &self,
+        field: &FieldName,
+        known: Option<Arc<Grid>>,
+    ) -> Result<Option<Arc<Grid>>, EngineError> {
         let pinned = self.shared.pin();
         let column = rows::column_name(field);
         let Some(number) = pinned.base.as_ref().and_then(|base| base.field_number(&column)) else {
@@ -299,6 +340,9 @@ impl Indexer {
         let Some(id) = self.shared.files.newest_grid(number).await? else {
             return Ok(None);
         };
+        if known.as_ref().is_some_and(|known| known.id() == id) {
+            return Ok(known);
+        }
         let grid = self
             .shared
             .files

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_core::{Seq, Slot};
+use rhumb_seams::CancellationToken;
 use rhumb_store::log::Claim;
 use rhumb_view::{Frozen, Segment, Swap};
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +31,8 @@ const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
 pub enum Job {
     Flush(FlushJob),
+    /// Tell: what came before is done.
+    Tell(oneshot::Sender<()>),
     /// Merge whatever can be merged, then tell.
     Optimize(oneshot::Sender<()>),
     /// Rewrite every fragment with dead rows, then tell.
@@ -55,6 +58,8 @@ pub struct Maintenance {
     pub(super) claim: Claim,
     pub(super) jobs: mpsc::Receiver<Job>,
     cleaned: Instant,
+    /// A merge is given up then: whoever leads next would wait for its end.
+    closing: CancellationToken,
 }
 
 #[derive(Clone, Copy)]
@@ -78,8 +83,14 @@ impl Step<'_> {
 }
 
 impl Maintenance {
-    pub fn new(shared: Arc<Shared>, claim: Claim, jobs: mpsc::Receiver<Job>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        claim: Claim,
+        jobs: mpsc::Receiver<Job>,
+        closing: CancellationToken,
+    ) -> Self {
         Self {
+            closing,
             shared,
             claim,
             jobs,
@@ -96,6 +107,10 @@ impl Maintenance {
                     let flushed = self.until_done(Step::Flush(&job)).await;
                     self.shared.env.memtables.free(job.bytes);
                     flushed && (!self.jobs.is_empty() || self.until_done(Step::Merge).await)
+                }
+                Job::Tell(done) => {
+                    let _ = done.send(());
+                    true
                 }
                 Job::Optimize(done) => self.told(Step::MergeAll, done).await,
                 Job::RewriteDead(done) => self.told(Step::RewriteDead, done).await,
@@ -135,12 +150,16 @@ impl Maintenance {
                 let Ok(_permit) = env.heavy.acquire().await else {
                     return false;
                 };
-                match step {
-                    Step::Flush(job) => self.flush(job).await,
-                    Step::Merge => self.merge().await,
-                    Step::MergeAll => self.merge_all().await,
-                    Step::RewriteDead => self.rewrite_dead().await,
-                }
+                let closing = self.closing.clone();
+                let done = match step {
+                    Step::Flush(job) => Some(self.flush(job).await),
+                    // A merge that is given up anywhere is one that a crash cut short.
+                    Step::Merge => closing.run_until_cancelled(self.merge()).await,
+                    Step::MergeAll => closing.run_until_cancelled(self.merge_all()).await,
+                    Step::RewriteDead => closing.run_until_cancelled(self.rewrite_dead()).await,
+                };
+                let Some(done) = done else { return false };
+                done
             };
             let error = match result {
                 Ok(()) => return true,

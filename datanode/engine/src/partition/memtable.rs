@@ -10,6 +10,11 @@ use crate::entry::LogEntry;
 /// Thresholds; the bytes are `Env::freeze_bytes`.
 const FREEZE_ROWS: usize = 65_536;
 const FREEZE_ENTRIES: u64 = 1_024;
+/// A new leader reads each entry before it serves: many are kept for a short while only.
+const FREEZE_AGE_MANY: Duration = Duration::from_secs(10);
+const MANY_ENTRIES: u64 = 256;
+/// Searches find so many only by a scan, until they are in the base and in lists.
+const MANY_ROWS: usize = 10_000;
 const FREEZE_AGE: Duration = Duration::from_secs(60);
 const FREEZE_AGE_ENTRIES: u64 = 32;
 const FREEZE_AGE_TRICKLE: Duration = Duration::from_secs(3_600);
@@ -51,10 +56,11 @@ impl Memtable {
     }
 
     pub fn due_at(&self) -> Instant {
-        let age = if self.entries >= FREEZE_AGE_ENTRIES {
-            FREEZE_AGE
-        } else {
-            FREEZE_AGE_TRICKLE
+        let age = match self.entries {
+            _ if self.rows >= MANY_ROWS => FREEZE_AGE_MANY,
+            MANY_ENTRIES.. => FREEZE_AGE_MANY,
+            FREEZE_AGE_ENTRIES.. => FREEZE_AGE,
+            _ => FREEZE_AGE_TRICKLE,
         };
         self.since + age
     }
@@ -95,6 +101,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_trickle_is_frozen_late_and_a_stream_soon() {
         let (trickle, stream) = (after(1, 1, 1), after(FREEZE_AGE_ENTRIES, 1, 1));
+        let many = after(MANY_ENTRIES, 1, 1);
+        assert!(!many.is_due(BYTES, false));
+        tokio::time::advance(FREEZE_AGE_MANY).await;
+        assert!(many.is_due(BYTES, false) && !stream.is_due(BYTES, false));
+        assert!(after(1, MANY_ROWS, 1).due_at() < stream.due_at());
         tokio::time::advance(FREEZE_AGE).await;
         assert!(!trickle.is_due(BYTES, false));
         assert!(stream.is_due(BYTES, false));

@@ -4,6 +4,7 @@
 //! that.  Closing ends both tasks; the log keeps what was not merged yet.
 
 mod flush;
+pub mod follow;
 mod group;
 mod index;
 pub mod maintain;
@@ -51,6 +52,9 @@ use crate::view_files::ViewFiles;
 const QUEUE: usize = 1_024;
 /// The indexer is told of every so many rows.
 const TELL_INDEXER: usize = 256;
+/// So much of a log is read more slowly than it is flushed.
+const SLOW_SLOTS: u64 = 32;
+const SLOW_ROWS: u64 = 1_000;
 
 /// From whom a partition may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +67,14 @@ pub enum Whose {
 /// A handle; the partition lives until it is closed.
 pub struct Partition {
     pub shared: Arc<Shared>,
-    barrier: Barrier,
+    /// `None` of one that another node leads.
+    barrier: Option<Barrier>,
     requests: mpsc::Sender<Request>,
     /// The writer and maintenance; each ends with what it owned of the claim.
     tasks: Mutex<Option<(JoinHandle<Log>, JoinHandle<Claim>)>>,
-    /// Ends the indexer, at the latest with this handle.
-    index_stop: CancellationToken,
-    _index_guard: DropGuard,
+    /// Ends the indexer and merges, at the latest with this handle.
+    closing: CancellationToken,
+    _closing_guard: DropGuard,
 }
 
 /// What the writer, maintenance and readers of a partition see.
@@ -89,6 +94,8 @@ pub struct Shared {
     pub base: RwLock<Option<Base>>,
     /// The last position that is durable and visible.
     pub position: watch::Sender<Position>,
+    /// The last slot that the base holds, as STATE says.
+    pub applied: AtomicU64,
     /// There may be something for the indexer to do.
     pub index_due: Arc<Notify>,
     /// Somebody waits for a round that begins after this was counted up.
@@ -100,9 +107,9 @@ pub struct Shared {
     pub files: Arc<ViewFiles>,
     pub raws: Arc<Raws>,
     halted: Mutex<Option<String>>,
-    /// A task of the partition panicked: what it was about to do is in doubt, and the
-    /// partition has to be opened anew.
-    panicked: AtomicBool,
+    /// A task of the partition panicked, and what it was about to do is in doubt; or nobody
+    /// follows its leader any more.  It has to be opened anew.
+    unsound: AtomicBool,
 }
 
 /// Held by a task of the partition; tells how the task ended.
@@ -113,7 +120,7 @@ impl Drop for Watched {
         if std::thread::panicking()
             && let Some(shared) = self.0.upgrade()
         {
-            shared.panicked.store(true, Ordering::SeqCst);
+            shared.unsound.store(true, Ordering::SeqCst);
         }
     }
 }
@@ -140,15 +147,15 @@ impl Partition {
         }
         // A panic drops the replies first; what it was is known once the writer is gone.
         self.requests.closed().await;
-        Err(match self.has_panicked() {
+        Err(match self.is_unsound() {
             true => EngineError::OutcomeUnknown,
             false => self.shared.closed(),
         })
     }
 
     /// Only opening it anew helps.
-    pub fn has_panicked(&self) -> bool {
-        self.shared.panicked.load(Ordering::SeqCst)
+    pub fn is_unsound(&self) -> bool {
+        self.shared.unsound.load(Ordering::SeqCst)
     }
 
     /// The snapshot and base that readers use.
@@ -158,7 +165,8 @@ impl Partition {
 
     /// `verified`: nobody else holds the epoch, asked of the bucket (P15).
     pub async fn verify(&self) -> Result<(), EngineError> {
-        let checked = self.barrier.check().await.map_err(EngineError::from);
+        let barrier = self.barrier.as_ref().ok_or(EngineError::NotLeading)?;
+        let checked = barrier.check().await.map_err(EngineError::from);
         if checked.as_ref().is_err_and(EngineError::is_fenced) {
             self.shared.fence();
         }
@@ -173,10 +181,22 @@ impl Partition {
         self.shared.index_due.notify_one();
         let mut indexed = self.shared.indexed.subscribe();
         let round = indexed.wait_for(|done| *done >= asked);
-        match self.index_stop.run_until_cancelled(round).await {
+        match self.closing.run_until_cancelled(round).await {
             Some(Ok(_)) => Ok(()),
             Some(Err(_)) | None => Err(self.shared.closed()),
         }
+    }
+
+    /// Returns when every row acknowledged before the call is in the base.
+    pub async fn flush(&self) -> Result<(), EngineError> {
+        self.after_flush(Job::Tell).await
+    }
+
+    /// Whether whoever opens this next reads so much of the log that a flush is faster.
+    pub fn is_slow_to_replay(&self) -> bool {
+        let shared = &self.shared;
+        let slots = shared.position.borrow().slot.0 - shared.applied.load(Ordering::Relaxed);
+        slots >= SLOW_SLOTS || shared.view.snapshot().fresh_rows() >= SLOW_ROWS
     }
 
     /// Returns when the base holds no row that was deleted or overwritten before the call.
@@ -226,7 +246,7 @@ impl Partition {
 
     /// Both owners of the claim, once; `None` when they are gone already.
     async fn stop(&self) -> Option<(Log, Claim)> {
-        self.index_stop.cancel();
+        self.closing.cancel();
         let (reply, ended) = oneshot::channel();
         if self.requests.send(Request::Close(reply)).await.is_ok() {
             // An error means that the writer had ended already.
@@ -348,6 +368,7 @@ impl Shared {
         match &self.lead {
             Lead::Alone => self.env.fenced.is_cancelled(),
             Lead::Term { term, .. } => term.was_fenced(),
+            Lead::Following => false,
         }
     }
 
@@ -366,7 +387,7 @@ impl Shared {
         if self.is_fenced() {
             return EngineError::Fenced;
         }
-        if self.lead.is_over() {
+        if self.lead.is_over() || self.lead.is_following() {
             return EngineError::NotLeading;
         }
         EngineError::Unavailable(format!("{} is closing", self.name))

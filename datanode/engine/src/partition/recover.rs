@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::ids::IdKind;
-use rhumb_core::{DocId, Held, Position, Seq};
+use rhumb_core::{DocId, Held, Position, Seq, Slot};
 use rhumb_seams::{CancellationToken, OnExit};
 use rhumb_store::log::{
     Barrier, Claim, Log, PartitionFolder, Record, Replay, Takeover, takeover, takeover_if_free,
@@ -109,7 +109,7 @@ impl Partition {
             (lead, schema, share),
             (folder, name),
             (view, base),
-            position,
+            (position, state.applied),
         ));
         Ok(Self::start(shared, log, claim, barrier, idempotency, memtable))
     }
@@ -134,20 +134,20 @@ impl Partition {
             memtable,
             pace: Pace::default(),
         };
-        let maintenance = Maintenance::new(shared.clone(), claim, jobs);
-        let index_stop = CancellationToken::new();
-        let indexer = Indexer::new(shared.clone(), index_stop.clone());
+        let closing = CancellationToken::new();
+        let maintenance = Maintenance::new(shared.clone(), claim, jobs, closing.clone());
+        let indexer = Indexer::new(shared.clone(), closing.clone());
         let tasks = &shared.env.tasks;
         let writer = tasks.spawn("partition writer", OnExit::Fine, writer.run());
         let maintenance = tasks.spawn("partition maintenance", OnExit::Fine, maintenance.run());
         tasks.spawn("partition indexer", OnExit::Fine, indexer.run());
         Self {
             shared,
-            barrier,
+            barrier: Some(barrier),
             requests,
             tasks: Mutex::new(Some((writer, maintenance))),
-            _index_guard: index_stop.clone().drop_guard(),
-            index_stop,
+            _closing_guard: closing.clone().drop_guard(),
+            closing,
         }
     }
 }
@@ -162,12 +162,12 @@ async fn next_record(tail: &mut Replay, barrier: &Barrier) -> Result<Option<Reco
 }
 
 impl Shared {
-    fn new(
+    pub(super) fn new(
         env: Arc<Env>,
         (lead, schema, share): (Lead, Arc<SchemaCell>, Share),
         (folder, name): (String, String),
         (view, base): (View, Option<Base>),
-        position: Position,
+        (position, applied): (Position, Slot),
     ) -> Self {
         Self {
             files: Arc::new(ViewFiles::new(env.bucket.clone(), &folder)),
@@ -185,8 +185,9 @@ impl Shared {
             view,
             base: RwLock::new(base),
             position: watch::Sender::new(position),
+            applied: AtomicU64::new(applied.0),
             halted: Mutex::new(None),
-            panicked: AtomicBool::new(false),
+            unsound: AtomicBool::new(false),
         }
     }
 }
@@ -196,7 +197,7 @@ pub fn table_url(env: &Env, folder: &str) -> String {
 }
 
 /// Keys and versions of a fragment's rows; dead rows get a filler that nobody looks up.
-async fn load_segment(
+pub(super) async fn load_segment(
     view: &View,
     base: &Base,
     fragment: &FragmentInfo,

@@ -6,6 +6,7 @@
 //! only the number is kept, and told in a record of its own.  A flood of refusals is thinned
 //! out the same way, so that nobody can fill the bucket by knocking.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -88,7 +89,7 @@ impl Audit {
             segment: 0,
             waiting: Vec::new(),
             dropped: dropped.clone(),
-            refusals: (0, None),
+            refusals: (BTreeMap::new(), None),
         };
         tasks.spawn(
             "audit",
@@ -193,8 +194,8 @@ struct Scribe {
     segment: u64,
     waiting: Vec<(i64, Entry)>,
     dropped: Arc<AtomicU64>,
-    /// How many refusals in the second that began then.
-    refusals: (u32, Option<Instant>),
+    /// How many refusals of whom in the second that began then.
+    refusals: (BTreeMap<String, u32>, Option<Instant>),
 }
 
 impl Scribe {
@@ -239,19 +240,20 @@ impl Scribe {
     }
 
     fn take(&mut self, entry: Entry) {
-        if entry.status == 401 && self.is_flood() {
+        if entry.outcome != Outcome::Done && self.is_flood(&entry.subject) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         self.waiting.push((self.clock.unix_ms(), entry));
     }
 
-    fn is_flood(&mut self) -> bool {
-        let (count, since) = &mut self.refusals;
+    fn is_flood(&mut self, subject: &str) -> bool {
+        let (counts, since) = &mut self.refusals;
         if since.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             *since = Some(Instant::now());
-            *count = 0;
+            counts.clear();
         }
+        let count = counts.entry(subject.to_owned()).or_default();
         *count += 1;
         *count > REFUSALS_PER_S
     }

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::Url;
 use rhumb_auth::jwt::{self, Issuer, Jwks, JwtDenied, Vouched};
 use serde::Deserialize;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 const FRESH: Duration = Duration::from_secs(10 * 60);
@@ -44,8 +44,9 @@ pub struct Issuers {
 
 struct Source {
     settings: IssuerSettings,
-    /// One fetch at a time.
     known: Mutex<Known>,
+    /// One fetch at a time; whoever has no keys yet waits for it.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -69,6 +70,7 @@ impl Issuers {
         let sources = all.into_iter().map(|settings| Source {
             settings,
             known: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
         });
         Ok(Self {
             all: sources.collect(),
@@ -93,32 +95,55 @@ impl Issuers {
 
     /// The issuer with keys that are not older than `age`, if that can be had.
     async fn keys(&self, source: &Source, age: Duration) -> Option<Arc<Issuer>> {
-        let mut known = source.known.lock().await;
         let is_younger = |at: Option<Instant>, than: Duration| at.is_some_and(|at| at.elapsed() < than);
-        if !is_younger(known.fetched, age) && !is_younger(known.tried, AT_MOST_EVERY) {
-            known.tried = Some(Instant::now());
-            match self.fetch(&source.settings).await {
-                Ok(keys) => {
-                    let issuer = Issuer {
-                        keys,
-                        ..source.settings.issuer.clone()
-                    };
-                    known.issuer = Some(Arc::new(issuer));
-                    known.fetched = Some(Instant::now());
+        let is_due =
+            |known: &Known| !is_younger(known.fetched, age) && !is_younger(known.tried, AT_MOST_EVERY);
+        let must_wait = {
+            let known = source.known.lock();
+            is_due(&known) || known.issuer.is_none()
+        };
+        // An issuer that hangs holds up those who look for new keys, and nobody who has them.
+        if must_wait {
+            let _one = source.fetching.lock().await;
+            let is_mine = {
+                let mut known = source.known.lock();
+                let is_mine = is_due(&known);
+                if is_mine {
+                    known.tried = Some(Instant::now());
                 }
-                Err(reason) => {
-                    tracing::warn!(
-                        issuer = source.settings.issuer.name,
-                        reason,
-                        "an issuer's keys cannot be had"
-                    );
-                }
+                is_mine
+            };
+            if is_mine {
+                self.refresh(source).await;
             }
         }
+        let known = source.known.lock();
         known
             .issuer
             .clone()
             .filter(|_| is_younger(known.fetched, LONGEST))
+    }
+
+    async fn refresh(&self, source: &Source) {
+        let fetched = self.fetch(&source.settings).await;
+        let mut known = source.known.lock();
+        match fetched {
+            Ok(keys) => {
+                let issuer = Issuer {
+                    keys,
+                    ..source.settings.issuer.clone()
+                };
+                known.issuer = Some(Arc::new(issuer));
+                known.fetched = Some(Instant::now());
+            }
+            Err(reason) => {
+                tracing::warn!(
+                    issuer = source.settings.issuer.name,
+                    reason,
+                    "an issuer's keys cannot be had"
+                );
+            }
+        }
     }
 
     async fn fetch(&self, settings: &IssuerSettings) -> Result<Jwks, String> {

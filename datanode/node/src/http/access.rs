@@ -65,6 +65,10 @@ pub struct Wire {
 #[derive(Clone, Debug)]
 pub struct Acted(pub Subject);
 
+/// Put on an answer, refusals too: what the audit is to say besides who did what.
+#[derive(Clone, Debug)]
+pub struct Detail(pub String);
+
 impl Caller {
     pub fn anybody() -> Self {
         Self {
@@ -235,6 +239,12 @@ impl Told {
             status,
             reason: self
                 .denied
+                .or_else(|| {
+                    response
+                        .extensions()
+                        .get::<Detail>()
+                        .map(|detail| detail.0.clone())
+                })
                 .or_else(|| certificate_of(response))
                 .unwrap_or_default(),
             request_id: request_id.to_owned(),

@@ -10,16 +10,18 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_compression::tokio::bufread::GzipDecoder;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, header};
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, BodyStream};
 use rhumb_core::problem::shorten;
 use rhumb_core::{Code, Problem};
 use rhumb_seams::{OnExit, Tasks};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::io::{ReaderStream, StreamReader};
 use tower::ServiceExt;
 use tower_http::decompression::RequestDecompression;
 
@@ -104,6 +106,12 @@ pub struct Incoming {
     hurry: bool,
 }
 
+/// What a body that comes in pieces is given at first, and later for each byte that came.
+const FIRST_ROOM: usize = 64 << 10;
+const GROWTH: usize = 2;
+/// Decoded bytes in a piece.
+const DECODED: usize = 64 << 10;
+
 impl Incoming {
     pub fn new(headers: &HeaderMap, body: Body) -> Result<Self, Problem> {
         match encoding(headers)? {
@@ -121,6 +129,11 @@ impl Incoming {
             idle: IDLE,
             hurry: true,
         }
+    }
+
+    /// Something of it has arrived.
+    pub fn has_begun(&self) -> bool {
+        self.received > 0
     }
 
     pub fn patient(mut self, idle: Duration) -> Self {
@@ -164,8 +177,7 @@ impl Incoming {
             return Err(too_large(cap));
         }
         let mut room = Room::default();
-        let expected = announced.map_or(0, |length| length as usize);
-        budget.grow(&mut room, expected).await?;
+        let expected = announced.map_or(cap, |length| length as usize);
         let Some(first) = self.next().await? else {
             return Ok(Whole {
                 bytes: Bytes::new(),
@@ -188,13 +200,9 @@ impl Incoming {
                 });
             }
             if all.capacity() < length {
-                // Twice what is there, as a `Vec` does, but paid for and never past the cap.
-                let capacity = if all.is_empty() {
-                    expected
-                } else {
-                    cap.min(2 * length)
-                };
-                let capacity = capacity.max(length);
+                // Paid for, and by what has come: whoever only announces a large body takes no
+                // room from others.
+                let capacity = expected.min(FIRST_ROOM.max(GROWTH * length)).max(length);
                 budget.grow(&mut room, capacity).await?;
                 all.reserve_exact(capacity - all.len());
             }
@@ -251,6 +259,13 @@ pub fn encoding(headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
 }
 
 fn decoded(encoding: HeaderValue, body: Body) -> Result<Body, Problem> {
+    if encoding == "gzip" {
+        let frames = TryStreamExt::map_err(body.into_data_stream(), std::io::Error::other);
+        let mut decoder = GzipDecoder::new(StreamReader::new(frames));
+        // Of files that were appended to each other, every one counts.
+        decoder.multiple_members(true);
+        return Ok(Body::from_stream(ReaderStream::with_capacity(decoder, DECODED)));
+    }
     // The layer hands the decoded body to the service it wraps; ours hands it back.
     let back = tower::service_fn(|request: Request<_>| async move {
         Ok::<_, Infallible>(Response::new(request.into_body()))
@@ -258,7 +273,6 @@ fn decoded(encoding: HeaderValue, body: Body) -> Result<Body, Problem> {
     let mut request = Request::new(body);
     request.headers_mut().insert(header::CONTENT_ENCODING, encoding);
     match RequestDecompression::new(back)
-        .gzip(true)
         .zstd(true)
         .oneshot(request)
         .now_or_never()
@@ -347,6 +361,19 @@ mod tests {
         let small = gzip(b"{}");
         let halves = vec![small[..7].to_vec(), small[7..].to_vec()];
         assert_eq!(read(Some("GZIP"), halves, 10).await.expect("fits"), "{}");
+    }
+
+    #[tokio::test]
+    async fn files_appended_to_each_other_are_read_to_the_end() {
+        let both = [gzip(b"one "), gzip(b"two")].concat();
+        let cut = vec![both[..30].to_vec(), both[30..].to_vec()];
+        assert_eq!(read(Some("gzip"), cut, 100).await.expect("fits"), "one two");
+        let junk = [gzip(b"one "), b"and no more".to_vec()].concat();
+        let problem = read(Some("gzip"), vec![junk], 100).await.expect_err("no gzip");
+        assert_eq!(problem.code, Code::Malformed);
+        let torn = gzip(b"one two three");
+        let problem = read(Some("gzip"), vec![torn[..15].to_vec()], 100).await;
+        assert_eq!(problem.expect_err("cut off").code, Code::Malformed);
     }
 
     #[tokio::test]

@@ -8,13 +8,13 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Body as _;
 use parking_lot::Mutex;
-use rhumb_api::Route;
+use rhumb_api::{Op, Route};
 use rhumb_core::query::{Consistency, Include, Stored};
 use rhumb_core::{Code, CollectionName, DocId, Filter, Json, Position, Problem, Schema};
 use rhumb_engine::{Collection, Database, EngineError, Reading};
 use tokio::time::Instant;
 
-use super::access::{Caller, Wire};
+use super::access::{Caller, Detail, Wire};
 use super::answer::Answer;
 use super::bill::{Bill, Meter};
 use super::body::{Incoming, Whole, encoding};
@@ -45,6 +45,8 @@ pub struct Call {
     path: Vec<String>,
     session: Session,
     has_seen: bool,
+    /// For the audit: what path and status do not say.
+    pub detail: Option<String>,
     /// Behind a lock only because a body cannot be shared between threads otherwise.
     body: Mutex<Unread>,
 }
@@ -64,6 +66,15 @@ pub struct Timing {
     pub search: Option<Duration>,
     pub fetch: Option<Duration>,
     pub write: Option<Duration>,
+}
+
+/// Of whoever has shown no key yet, and of what describes people and keys, a body is short.
+fn largest_body(op: Op) -> usize {
+    match op {
+        Op::Login | Op::RefreshToken => 16 << 10,
+        Op::CreateKey | Op::RotateKey | Op::PutUser | Op::PutGroup | Op::PutRole => 1 << 20,
+        _ => usize::MAX,
+    }
 }
 
 impl Call {
@@ -106,6 +117,7 @@ impl Call {
             path,
             session,
             has_seen: false,
+            detail: None,
             body: Mutex::new(Unread::Whole(body)),
         })
     }
@@ -214,7 +226,7 @@ impl Call {
     /// A JSON body as bytes.
     pub async fn whole_body(&mut self) -> Refused<Whole> {
         self.is_json()?;
-        let cap = self.app.limits.body_bytes;
+        let cap = self.app.limits.body_bytes.min(largest_body(self.route.op));
         let budget = self.app.bodies.clone();
         let headers = self.headers.clone();
         self.bill.pause();
@@ -344,8 +356,18 @@ impl Call {
 
     /// The answer with what every answer carries; the rest of the body is let go.
     pub fn finish(self, mut answer: Answer, begin: Instant) -> Response<Body> {
+        if let Some(detail) = self.detail {
+            answer.extensions_mut().insert(Detail(detail));
+        }
         let headers = answer.headers_mut();
         headers.insert(SERVER_TIMING, self.timing.header(begin.elapsed()));
+        if matches!(
+            self.route.op,
+            Op::Login | Op::RefreshToken | Op::CreateKey | Op::RotateKey
+        ) {
+            // A secret is for whoever asked, not for a proxy that remembers.
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         if self.has_seen
             && let Ok(token) = HeaderValue::try_from(self.session.token())
         {
@@ -369,7 +391,7 @@ fn drain(body: Unread, headers: &HeaderMap, app: &App) {
         Unread::Whole(_) | Unread::Done => return,
     };
     // A client that waits for a go-ahead has sent nothing yet, and now never will.
-    if headers.get(header::EXPECT).is_none() {
+    if headers.get(header::EXPECT).is_none() || incoming.has_begun() {
         incoming.drain(&app.tasks);
     }
 }

@@ -263,8 +263,11 @@ fn info<'a>(entry: &'a CatalogEntry, stats: Option<&Stats>) -> Result<Info<'a>, 
     })
 }
 
+/// Few fresh rows wait for company: a search scans them in less time than anybody notices.
+const FEW: u64 = 10_000;
+
 fn index_state(stats: &Stats) -> rhumb_api::IndexState {
-    if stats.unindexed_rows == 0 {
+    if stats.unindexed_rows < FEW {
         rhumb_api::IndexState::Ready
     } else {
         rhumb_api::IndexState::Building
@@ -336,7 +339,7 @@ mod tests {
         };
         let stats = Stats {
             rows: 3,
-            unindexed_rows: 1,
+            unindexed_rows: FEW,
             ..Stats::default()
         };
         let info = info(&entry, Some(&stats)).expect("a quota");

@@ -8,6 +8,8 @@
 //!   idempotency key.  Else a write's outcome is unknown, and the client is told so.
 //! - Once a write may have been served, no later refusal says that it was not: what refused
 //!   the repeat knows nothing of the first try.
+//! - Whoever asks for `eventual` is answered here by what a node that is to keep the collection
+//!   warm has followed of it, leader or not.
 //! - Small bodies are read first, so that they can be sent again; others are passed on as
 //!   they come, and have one try.
 
@@ -21,13 +23,15 @@ use axum::http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use rhumb_api::Route;
+use memchr::memmem;
+use rhumb_api::{Op, Route};
 use rhumb_cluster::{Leader, PeerError};
-use rhumb_core::{Code, Problem};
+use rhumb_core::{Code, CollectionName, Problem};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::access::{CALLER, Caller};
 use super::body::Incoming;
+use super::params::path_parts;
 use super::problem::{NotLeading, Refusal};
 use super::{App, REQUEST_ID};
 use crate::member::Member;
@@ -93,6 +97,19 @@ impl Parcel {
         matches!(self.body, Held::Once(None))
     }
 
+    /// Whether it is a read that may ask for `eventual`; whether it does is known once it is
+    /// parsed.
+    fn may_be_late(&self, route: &Route) -> bool {
+        let Held::Whole(body) = &self.body else {
+            return false;
+        };
+        let query = self.parts.uri.query().unwrap_or_default();
+        matches!(
+            route.op,
+            Op::Query | Op::Aggregate | Op::GetDocument | Op::GetDocuments
+        ) && (query.contains("eventual") || memmem::find(body, b"\"eventual\"").is_some())
+    }
+
     fn is_safe_to_repeat(&self, route: &Route) -> bool {
         !self.is_gone() && (route.reads() || self.parts.headers.contains_key("idempotency-key"))
     }
@@ -117,9 +134,10 @@ pub async fn serve(
 ) -> Response<Body> {
     let route = &rhumb_api::ROUTES[number];
     let refused = |problem: Problem| Refusal::from(problem).into_response(request_id);
-    let Some(slot) = collection_of(request.uri()).map(|name| member.slot_of(name)) else {
+    let Some(name) = collection_of(route, request.uri()) else {
         return super::here(app, app.db.clone(), number, request, request_id).await;
     };
+    let slot = member.slot_of(name.as_str());
     if arrival == Arrival::Peer {
         let Leader::Me(term) = member.cluster.board.leader(slot) else {
             return not_leading();
@@ -134,8 +152,15 @@ pub async fn serve(
         Ok(parcel) => parcel,
         Err(problem) => return refused(problem),
     };
-    let deadline = Instant::now() + HOLD;
     let mut leader = member.cluster.board.subscribe(slot);
+    let leads = matches!(&*leader.borrow(), Leader::Me(_));
+    if !leads && member.cluster.is_listed(slot) && parcel.may_be_late(route) {
+        let request = parcel.request();
+        if let Some(answer) = followed(app, number, request, request_id).await {
+            return answer;
+        }
+    }
+    let deadline = Instant::now() + HOLD;
     // Some try may have been served, and nobody has said what became of it.
     let mut doubtful = false;
     loop {
@@ -163,6 +188,18 @@ pub async fn serve(
         // Late is late: the last try is the one above.
         let _ = timeout_at(deadline, news).await;
     }
+}
+
+/// From what this node knows of a collection that another one leads.  Whatever it cannot
+/// answer, the leader judges.
+async fn followed(
+    app: &Arc<App>,
+    number: usize,
+    request: Option<Request>,
+    request_id: &str,
+) -> Option<Response<Body>> {
+    let answer = super::here(app, app.db.following(), number, request?, request_id).await;
+    answer.status().is_success().then_some(answer)
 }
 
 async fn try_once(
@@ -217,12 +254,14 @@ fn settles(route: &Route, answer: StatusCode) -> bool {
     route.reads() || !(answer.is_server_error() || answer == StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// The second segment after `/v1/collections/`, if it can be a name at all.
-fn collection_of(uri: &Uri) -> Option<&str> {
-    let rest = uri.path().strip_prefix("/v1/collections/")?;
-    let name = rest.split('/').next().unwrap_or(rest);
-    // What is no name is refused alike by every node.
-    rhumb_core::CollectionName::parse(name).ok().map(|_| name)
+/// The collection that a path names, decoded as its handler will decode it: each spelling of a
+/// name leads to the same leader.  What is no name is refused alike by every node.
+fn collection_of(route: &Route, uri: &Uri) -> Option<CollectionName> {
+    if !route.path.starts_with("/v1/collections/{") {
+        return None;
+    }
+    let parts = path_parts(route.path, uri.path()).ok()?;
+    CollectionName::parse(parts.first()?).ok()
 }
 
 /// Headers that speak of one connection, not of the request.
@@ -316,15 +355,18 @@ mod tests {
     }
 
     #[test]
-    fn the_collection_of_a_path_is_its_third_segment() {
-        assert_eq!(
-            collection_of(&uri("/v1/collections/words/query?x=1")),
-            Some("words")
-        );
-        assert_eq!(collection_of(&uri("/v1/collections/words")), Some("words"));
-        assert_eq!(collection_of(&uri("/v1/collections")), None);
-        assert_eq!(collection_of(&uri("/v1/collections//query")), None);
-        assert_eq!(collection_of(&uri("/v1/status")), None);
+    fn every_spelling_of_a_name_means_the_same_collection() {
+        let of = |op: &str, path: &str| collection_of(route(op), &uri(path)).map(|name| name.to_string());
+        for path in ["team-y", "team%2Dy", "%74eam-y", "team%2dy"] {
+            let found = of("query", &format!("/v1/collections/{path}/query?x=1"));
+            assert_eq!(found.as_deref(), Some("team-y"), "{path}");
+            let found = of("put_collection", &format!("/v1/collections/{path}"));
+            assert_eq!(found.as_deref(), Some("team-y"), "{path}");
+        }
+        assert_eq!(of("list_collections", "/v1/collections"), None);
+        assert_eq!(of("query", "/v1/collections//query"), None);
+        assert_eq!(of("query", "/v1/collections/%zz/query"), None);
+        assert_eq!(of("status", "/v1/status"), None);
     }
 
     #[test]

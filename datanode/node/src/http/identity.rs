@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use rhumb_auth::{
@@ -10,6 +11,7 @@ use rhumb_auth::{
 };
 use rhumb_core::{Code, Json, Problem, time};
 use serde::de::DeserializeOwned;
+use tokio::sync::SemaphorePermit;
 
 use super::access::forbidden;
 use super::answer::{self, Answer};
@@ -20,6 +22,11 @@ use crate::guard::{Guard, problem_of};
 
 /// Longest that a key may be told to live, or its old secret to overlap: ten years.
 const LONGEST_S: u64 = 10 * 366 * 24 * 60 * 60;
+
+/// Of what the audit says about roles, in bytes.
+const LONGEST_DETAIL: usize = 256;
+/// How long a password waits for its turn to be hashed.
+const TURN: Duration = Duration::from_secs(5);
 
 pub async fn whoami(call: &mut Call) -> Refused<Answer> {
     let who = &call.caller.identity;
@@ -41,6 +48,7 @@ pub async fn create_key(call: &mut Call) -> Refused<Answer> {
     let now = guard.now_ms();
     let spec = key_spec(call.json_body().await?, now)?;
     let key = MintedKey::new(guard.new_id(), Secret::random());
+    call.detail = Some(format!("key {} with {}", key.id, roles_text(&spec.roles)));
     let expires_at = spec.expires_at_ms.map(time::format);
     change(&guard, |directory| directory.add_key(spec.clone(), &key, now)).await?;
     let created = rhumb_api::CreatedKey {
@@ -49,6 +57,19 @@ pub async fn create_key(call: &mut Call) -> Refused<Answer> {
         expires_at,
     };
     Ok(answer::json(StatusCode::CREATED, &created))
+}
+
+/// For the audit: what somebody was given.
+fn roles_text(roles: &[Name]) -> String {
+    let mut text = String::from("roles");
+    for role in roles {
+        if text.len() > LONGEST_DETAIL {
+            return text + " …";
+        }
+        text.push(' ');
+        text.push_str(role.as_str());
+    }
+    text
 }
 
 fn key_spec(body: Json, now_ms: i64) -> Result<KeySpec, Problem> {
@@ -130,6 +151,7 @@ pub async fn put_user(call: &mut Call) -> Refused<Answer> {
         Some(password) => Some(hashed(call, &guard, password).await?),
         None => None,
     };
+    call.detail = Some(roles_text(&asked.roles));
     let is_new = change(&guard, |directory| {
         let user = User {
             password: password.clone(),
@@ -152,7 +174,7 @@ pub async fn put_user(call: &mut Call) -> Refused<Answer> {
 
 /// Off the request threads, and not too many at once: it is slow on purpose.
 async fn hashed(call: &Call, guard: &Guard, password: Arc<str>) -> Refused<Password> {
-    let _place = guard.logins.acquire().await.map_err(|_| busy())?;
+    let _place = turn(guard).await?;
     let salt = random();
     Ok(call
         .app
@@ -161,7 +183,13 @@ async fn hashed(call: &Call, guard: &Guard, password: Arc<str>) -> Refused<Passw
         .await?)
 }
 
-pub fn busy() -> Problem {
+/// A turn to have a password hashed; the queue for it is no place to wait for ever.
+pub async fn turn(guard: &Guard) -> Result<SemaphorePermit<'_>, Problem> {
+    let turn = tokio::time::timeout(TURN, guard.logins.acquire()).await;
+    turn.map_err(|_| busy())?.map_err(|_| busy())
+}
+
+fn busy() -> Problem {
     Problem::new(Code::TooManyRequests, "too many passwords are being checked")
 }
 
@@ -223,6 +251,7 @@ pub async fn delete_user(call: &mut Call) -> Refused<Answer> {
 pub async fn put_group(call: &mut Call) -> Refused<Answer> {
     let (guard, name) = (guard(call)?, name(call)?);
     let group = asked_group(call.json_body().await?)?;
+    call.detail = Some(roles_text(&group.roles));
     let is_admin = call.caller.identity.is_admin();
     let is_new = guard.change(|directory: &Directory| {
         let old = directory.groups.get(&name);

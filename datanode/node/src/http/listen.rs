@@ -41,6 +41,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MOST_READS: usize = 16;
 /// Of a request's head: a row filter travels in one between nodes.
 const HEADERS: u32 = 64 << 10;
+/// Of an HTTP/1 connection: a head with the longest path, and of bodies a piece.
+const HEADS: usize = 128 << 10;
 /// How long requests that run may go on once the server stops.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -228,6 +230,7 @@ fn builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_headers(128)
+        .max_buf_size(HEADS)
         .keep_alive(true);
     builder
         .http2()

@@ -12,7 +12,7 @@ use rhumb_core::{Code, Json, Problem};
 use super::access::{Acted, Wire, too_many, unauthenticated};
 use super::answer::{self, Answer};
 use super::call::Call;
-use super::identity::{busy, guard};
+use super::identity::{guard, turn};
 use super::members::Members;
 use super::problem::{Refusal, Refused};
 
@@ -20,11 +20,9 @@ pub async fn login(call: &mut Call) -> Refused<Answer> {
     let guard = guard(call)?;
     let (user, password) = asked_login(call.json_body().await?)?;
     let from = call.wire.as_ref().map(|wire: &Wire| wire.address.to_string());
-    let who = format!(
-        "{} {}",
-        from.unwrap_or_default(),
-        rhumb_core::problem::shorten(&user)
-    );
+    let (from, user_text) = (from.unwrap_or_default(), rhumb_core::problem::shorten(&user));
+    call.detail = Some(format!("user {user_text} from {from}"));
+    let who = format!("{from} {user_text}");
     guard
         .may_try(&who)
         .map_err(|wait| too_many(wait, "too many logins of this user were tried"))?;
@@ -35,7 +33,7 @@ pub async fn login(call: &mut Call) -> Refused<Answer> {
     let known = name
         .clone()
         .and_then(|name| guard.directory().users.get(&name)?.password.clone());
-    let place = guard.logins.acquire().await.map_err(|_| busy())?;
+    let place = turn(&guard).await?;
     let right = call.app.tasks.compute(move || match known {
         Some(hash) => hash.is(&password),
         None => verify_nobody(&password[..password.floor_char_boundary(most)]),

@@ -26,6 +26,8 @@ struct Asked {
     k: usize,
     field: FieldName,
     filter: Option<Filter>,
+    /// The rows that whoever asks may know of.
+    scope: Option<Filter>,
     accuracy: Accuracy,
     consistency: Option<Consistency>,
     timeout: Option<Duration>,
@@ -36,7 +38,8 @@ pub async fn recall(call: &mut Call) -> Refused<Answer> {
     let body = call.optional_json_body().await?;
     let schema = collection.schema();
     let mut asked = Asked::parse(body, &schema, &call.app.limits)?;
-    asked.filter = Filter::both(call.scope(&schema), asked.filter);
+    asked.scope = call.scope(&schema);
+    asked.filter = Filter::both(asked.scope.clone(), asked.filter);
     let _place = call.place().await?;
     let reading = call.read(&collection, asked.consistency).await?;
     let patience = asked.timeout.unwrap_or(call.patience());
@@ -69,6 +72,7 @@ impl Asked {
             filter: filter
                 .map(|json| parse_filter(&json, schema, limits))
                 .transpose()?,
+            scope: None,
             accuracy: accuracy.unwrap_or(Accuracy::Recall(DEFAULT_RECALL)),
             consistency,
             timeout,
@@ -114,7 +118,7 @@ async fn measure(reading: &Reading, asked: &Asked) -> Result<rhumb_api::RecallAn
     let selectivity = match &asked.filter {
         Some(filter) => {
             let passing = reading.count(Some(filter)).await? as f64;
-            Some(passing / reading.count(None).await?.max(1) as f64)
+            Some(passing / reading.count(asked.scope.as_ref()).await?.max(1) as f64)
         }
         None => None,
     };

@@ -33,7 +33,7 @@ mod tests;
 
 pub use append::{AppendError, Log, Pending};
 pub use claim::{Barrier, Claim};
-pub use follow::{Reading, read_verified};
+pub use follow::{Follower, News, Reading, read_verified};
 pub use record::{Kind, Record, TRAILER_LEN, Trailer};
 pub use tail::{Replay, Tail};
 pub use takeover::{Takeover, takeover, takeover_if_free};

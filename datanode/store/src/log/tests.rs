@@ -632,7 +632,7 @@ async fn a_reader_sees_the_tail_without_claiming_anything() {
         reading.tail.iter().map(|r| &r.body[..]).collect::<Vec<_>>(),
         [b"two"]
     );
-    assert_eq!(reading.chain.next, Slot(3));
+    assert_eq!(reading.follower.next(), Slot(3));
     held.barrier.check().await.expect("nothing was claimed");
 }
 

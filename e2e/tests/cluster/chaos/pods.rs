@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{LONGER_THAN_A_LEASE, UNPLANNED};
 use crate::harness::database::READY;
 use crate::harness::machine::for_a_while;
+use crate::harness::scenario::scenario;
 use crate::harness::storm::{storm, with_storm_database};
 use crate::harness::wait::expect_eq;
 use crate::harness::{Cluster, objects, wait_for};
@@ -233,6 +234,52 @@ async fn clients_in_a_hurry_keep_no_partition_from_opening() {
             .send()
             .await
             .expect("an answer");
+    })
+    .await;
+}
+
+/// What is read with `eventual` needs no leader: a follower answers what it has seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eventual_reads_go_on_while_the_leader_stands_still() {
+    let Some(cluster) = Cluster::connect_with_machine().await else {
+        return;
+    };
+    scenario(&cluster, "eventual", async |scenario| {
+        let database = scenario.unborn("one").await.with("spec.sharding.count", json!(1));
+        database.apply().await;
+        database.ready().await;
+        let leader = database.busiest().await;
+        let writer = database.client_of(&leader).await;
+        let put = writer.put("/v1/collections/late", &json!({"fields": {"n": "int"}}));
+        put.send().await.expect("an answer").expect(201).expect("created");
+        let body = json!({"upsert": [{"id": "a", "n": 7}]});
+        let written = writer.post("/v1/collections/late/documents", &body);
+        written
+            .send()
+            .await
+            .expect("an answer")
+            .expect(200)
+            .expect("written");
+        let pods = database.ready_pods().await.expect("pods");
+        let follower = pods.iter().find(|pod| objects::uid(pod) != objects::uid(&leader));
+        let reader = database.client_of(follower.expect("another pod")).await;
+        // Nobody that waits for a leader answers in this time.
+        let reader = reader.within(Duration::from_secs(1)).expect("a client");
+        let read = async || {
+            let read = reader.get("/v1/collections/late/documents/a?consistency=eventual");
+            let answer = read.send().await?;
+            expect_eq(
+                (answer.status, answer.json()["document"]["n"].clone()),
+                (200, json!(7)),
+            )
+        };
+        wait_for("the follower has seen it", READY, read).await;
+        let frozen = cluster.machine().freeze(&leader).expect("stopped");
+        for _ in 0..20 {
+            read().await.expect("no leader is needed");
+            for_a_while(Duration::from_millis(50)).await;
+        }
+        drop(frozen);
     })
     .await;
 }

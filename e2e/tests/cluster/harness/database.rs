@@ -15,12 +15,15 @@ use rhumb_crds::{Shard, VectorDatabase, conditions, names};
 use rhumb_e2e::process::free_port;
 use rhumb_e2e::{Client, Secured};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::wait::expect_eq;
 use super::{Cluster, objects, wait_for};
 
 /// From nothing to serving, on two busy cores.
+/// How far proxies of Services may be behind.
+const PROXIES: Duration = Duration::from_secs(3);
 pub const READY: Duration = Duration::from_secs(120);
 /// For what an operator does at once.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -266,6 +269,14 @@ impl<'a> Database<'a> {
     /// Through the Service; with the admin key where keys are asked for.
     pub async fn client(&self) -> Client {
         let at = wait_for("the Service has an address", SOON, async || self.address().await).await;
+        // The proxies of Services hear of a pod that is ready a moment after everybody else.
+        let connected = async {
+            while TcpStream::connect(at).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // Some want to see that nobody serves.
+        let _ = tokio::time::timeout(PROXIES, connected).await;
         self.client_at(at).await
     }
 
