@@ -246,12 +246,10 @@ impl<'a> Facts<'a> {
             conditions::is_true(&status.conditions, conditions::AVAILABLE)
                 || conditions::is_true(&status.conditions, conditions::DEGRADED)
         });
-        match (&self.failing, &self.store) {
-            (Some(failing), _) => yes("PodsFailing", failing),
-            _ if self.pods_refused.is_some() => {
-                yes("PodsRefused", self.pods_refused.as_deref().unwrap_or_default())
-            }
-            (None, Some((false, why))) => yes("ObjectStoreUnreachable", why),
+        match (&self.failing, &self.pods_refused, &self.store) {
+            (Some(failing), _, _) => yes("PodsFailing", failing),
+            (None, Some(refused), _) => yes("PodsRefused", refused),
+            (None, None, Some((false, why))) => yes("ObjectStoreUnreachable", why),
             _ if was_available && self.ready == 0 => {
                 yes("NoDataNodeReady", "it served before and nothing serves now")
             }
@@ -366,18 +364,21 @@ fn is_led(shard: &Shard, pods: &[Pod]) -> bool {
     let leader = shard.status.as_ref().and_then(|status| status.leader.as_ref());
     leader.is_some_and(|leader| {
         pods.iter().any(|pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
             pod.metadata.name.as_ref() == Some(&leader.pod)
                 && pod.metadata.uid.as_ref() == Some(&leader.pod_uid)
-                && !matches!(phase, Some("Failed" | "Succeeded"))
+                && !has_ended(pod)
         })
     })
 }
 
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
+}
+
 /// Not one that is going or gone: autoscalers divide by these.
 fn counts(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Failed" | "Succeeded"))
+    pod.metadata.deletion_timestamp.is_none() && !has_ended(pod)
 }
 
 fn rolling(deployment: Option<&Deployment>, wanted: i32) -> Option<String> {
@@ -419,20 +420,16 @@ fn failing(pod: &Pod) -> Option<String> {
     })
 }
 
-/// What the process said last before it ended: why it refused to start.  `None` of one that
-/// was ended without a word, as for the memory it took: then how it ended.
+/// How the process was ended, as for the memory it took; of one that ended by itself what it
+/// said last: why it refused to start.
 fn last_words(container: &ContainerStatus) -> Option<String> {
     let ended = container.last_state.as_ref()?.terminated.as_ref()?;
-    let message = ended.message.as_deref().unwrap_or_default().trim();
-    let last = message.lines().rev().find(|line| !line.trim().is_empty());
-    let how = ended
-        .reason
-        .as_deref()
-        .filter(|reason| *reason != "Error" && *reason != "Completed");
-    match (how, last) {
-        (Some(how), _) => Some(format!("{how} (exit {})", ended.exit_code)),
-        (None, last) => last.map(|line| line.trim().to_owned()),
+    let by_itself = |reason: &&str| matches!(*reason, "Error" | "Completed");
+    if let Some(how) = ended.reason.as_deref().filter(|reason| !by_itself(reason)) {
+        return Some(format!("{how} (exit {})", ended.exit_code));
     }
+    let last = ended.message.as_deref()?.trim().lines().next_back()?;
+    Some(last.trim().to_owned())
 }
 
 fn unscheduled(pod: &Pod) -> Option<String> {
