@@ -154,7 +154,7 @@ pub async fn serve(
     };
     let mut leader = member.cluster.board.subscribe(slot);
     let leads = matches!(&*leader.borrow(), Leader::Me(_));
-    if !leads && member.cluster.is_listed(slot) && parcel.may_be_late(route) {
+    if !leads && parcel.may_be_late(route) && member.cluster.is_listed(slot) {
         let request = parcel.request();
         if let Some(answer) = followed(app, number, request, request_id).await {
             return answer;
