@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rhumb_core::{Metric, Vector};
+use rhumb_core::Vector;
 
 use crate::error::ViewError;
 
@@ -29,7 +29,6 @@ pub struct ListsBuilder {
     placed: Vec<Placed>,
     codes: Vec<u8>,
     strays: Vec<u32>,
-    reach: Vec<f32>,
     residuals: f64,
 }
 
@@ -45,10 +44,6 @@ impl ListsBuilder {
     /// For ordinals below `rows`.
     pub fn new(grid: Arc<Grid>, rows: u32) -> Self {
         let centroids = grid.all_centroids();
-        let reach = match grid.ty().metric {
-            Metric::Dot => vec![0.0; grid.lists()],
-            Metric::Cosine | Metric::L2 | Metric::Hamming => Vec::new(),
-        };
         Self {
             rows,
             assigner: Assigner::new(&centroids, grid.width()),
@@ -59,7 +54,6 @@ impl ListsBuilder {
             placed: Vec::new(),
             codes: Vec::new(),
             strays: Vec::new(),
-            reach,
             residuals: 0.0,
             grid,
         }
@@ -112,7 +106,6 @@ impl ListsBuilder {
         }
         self.strays.shrink_to_fit();
         lists.strays = self.strays;
-        lists.reach = self.reach;
         lists.mean_residual = (self.residuals / self.placed.len().max(1) as f64) as f32;
         lists
     }
@@ -147,9 +140,6 @@ impl ListsBuilder {
                 &mut self.residual,
                 &mut self.codes[start..],
             );
-            if let Some(reach) = self.reach.get_mut(list as usize) {
-                *reach = reach.max(factors.residual2.sqrt());
-            }
             self.residuals += f64::from(factors.residual2);
             let (add, mul) = (factors.add, factors.mul);
             self.placed.push(Placed {
@@ -209,16 +199,8 @@ impl Lists {
         Ok(merged)
     }
 
-    /// Reach and residuals are those of the parts, rows left out included.
+    /// Residuals are those of the parts, rows left out included.
     fn describe(&mut self, parts: &[Part<'_>]) {
-        if self.grid.ty().metric == Metric::Dot {
-            self.reach = vec![0.0; self.grid.lists()];
-            for (lists, _) in parts {
-                for (reach, other) in self.reach.iter_mut().zip(&lists.reach) {
-                    *reach = reach.max(*other);
-                }
-            }
-        }
         let total: f64 = parts.iter().map(|(lists, _)| f64::from(lists.listed())).sum();
         let residuals = parts
             .iter()

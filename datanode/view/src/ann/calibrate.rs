@@ -1,12 +1,16 @@
 //! How far a search must go: measured on queries whose answers are known.
 //!
-//! A list is looked at while its key, at some *reach* z, is within the k-th best distance:
-//! z is the cosine between the query's direction and the row's, seen from the centroid,
-//! that a row in it would need to be a hit.  A row is ranked when its estimate, raised by
-//! some *margin* of its uncertainty, gets to the bar.  Both have a distribution over true
-//! hits; quantiles of it make a row of limits from near to far.  What each of them really
-//! finds is then measured by searching with it: a search sees a lower bar than the final
-//! one most of the time, and so finds more than the quantiles promise.
+//! Lists are gone through in the order of their keys.  Whether one more is worth a look is
+//! told by two things that each fail alone: how many came before it, and how far its rows are
+//! from the k-th best so far.  Real queries are near or far from everything, so a distance
+//! means little by itself; and those outside all rows need many lists where others need few,
+//! so neither does a number.  `Aim::needed_depth` is both as one number, the *depth*.
+//!
+//! A row is ranked when its estimate, raised by some *margin* of its uncertainty, gets to the
+//! bar.  Both have a distribution over true hits; quantiles of it make a row of limits from
+//! near to far.  What each of them really finds is then measured by searching with it: a
+//! search sees a lower bar than the final one most of the time, and so finds more than the
+//! quantiles promise.
 
 use rhumb_core::VectorType;
 use rhumb_core::query::Accuracy;
@@ -15,19 +19,17 @@ use crate::error::ViewError;
 
 use super::bytes::{Reader, Writer};
 
-/// Lists further out than `reach` and rows that miss by more than `margin` are left out, and
-/// so is what comes after a share `most` of all listed rows.
+/// Lists beyond `depth` and rows that miss by more than `margin` are left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
-    pub(crate) reach: f32,
+    pub(crate) depth: f32,
     pub(crate) margin: f32,
-    pub(crate) most: f32,
 }
 
 /// What limits reach what recall, per grid.
 ///
 /// Under a filter the best rows left are further away and in more lists, and each of them
-/// needs less reach: a search that went as far as an unfiltered one must would go nearly
+/// needs less depth: a search that went as far as an unfiltered one must would go nearly
 /// everywhere.  What counts is how many rows pass *where the query is*: a filter that goes
 /// with the vectors may keep all of its neighbours, or none.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,31 +64,35 @@ const PROMISES: [f32; 14] = [
 
 /// Of the loss that a wanted recall allows, this much is kept in hand: queries to come are
 /// not those that it was measured with.
-const IN_HAND: f32 = 0.35;
+const IN_HAND: f32 = 0.25;
 
-/// The same when it was measured with queries of those who ask.
-const IN_HAND_ASKED: f32 = 0.25;
+/// The same under a filter, which is not one of those that it was measured with either.
+const IN_HAND_FILTERED: f32 = 0.35;
 
-/// No limit to the rows that are looked at.
-pub(crate) const EVERYTHING: f32 = 1.0;
+/// Added to a depth that nobody who asks had a part in: `e` times as many lists.  Questions lie
+/// further from what is stored than stored vectors from each other: those of our text
+/// embeddings needed two to five times as many.
+const STRANGERS: f32 = 1.4;
 
 /// What an effort, which names no recall, takes its margin from.
 const ORDINARY_RECALL: f32 = 0.95;
 
-const MAGIC: &[u8; 4] = b"RhCc";
+/// Nobody goes further: it is all lists there are, many spreads away.
+const DEEPEST: f32 = 100.0;
+
+const MAGIC: &[u8; 4] = b"RhCd";
 
 impl Calibration {
     /// For fields that nobody has measured yet: on the far side.
     pub(super) fn shipped(_ty: &VectorType) -> Self {
-        let most = EVERYTHING;
-        let level = |(recall, reach, margin): (f32, f32, f32)| (recall, Limits { reach, margin, most });
+        let level = |(recall, depth, margin): (f32, f32, f32)| (recall, Limits { depth, margin });
         let levels = [
-            (0.5, 0.3, 0.5),
-            (0.8, 0.45, 0.8),
-            (0.9, 0.55, 1.1),
-            (0.95, 0.65, 1.4),
-            (0.97, 0.7, 1.6),
-            (0.99, 0.8, 2.0),
+            (0.5, 3.5, 0.5),
+            (0.8, 4.5, 0.8),
+            (0.9, 5.5, 1.1),
+            (0.95, 6.5, 1.4),
+            (0.97, 7.0, 1.6),
+            (0.99, 8.0, 2.0),
         ];
         let class = Class {
             share: 1.0,
@@ -108,50 +114,34 @@ impl Calibration {
     }
 
     /// Adds the class of searches near which a `share` of the rows pass: all of them first,
-    /// then fewer and fewer.  `try_out` says what searches within some limits find.
+    /// then fewer and fewer.  `try_out` says what share of the hits searches within some
+    /// limits find.
     pub(crate) fn measure<E>(
         &mut self,
         share: f32,
         needed: &mut Needed,
-        mut try_out: impl FnMut(Limits) -> Result<Vec<Tried>, E>,
+        mut try_out: impl FnMut(Limits) -> Result<f32, E>,
     ) -> Result<(), E> {
         needed.sort();
-        let last = self.target(LEVELS[LEVELS.len() - 1]);
-        let mut tried: Vec<(Limits, Tried)> = Vec::new();
+        let last = target(share, LEVELS[LEVELS.len() - 1]);
+        let mut tried: Vec<(Limits, f32)> = Vec::new();
         for promised in PROMISES {
             let limits = needed.limits(promised);
-            let outcomes = try_out(limits)?;
-            let enough = outcomes.iter().any(|tried| tried.found >= last);
-            tried.extend(outcomes.into_iter().map(|of| {
-                (
-                    Limits {
-                        most: of.most,
-                        ..limits
-                    },
-                    of,
-                )
-            }));
-            if enough {
+            let found = try_out(limits)?;
+            tried.push((limits, found));
+            if found >= last {
                 break;
             }
         }
-        // Of all that find enough, what looks at the fewest rows; more recall never less.
-        let cheapest = |recall: f32| {
-            let enough = tried
-                .iter()
-                .filter(|(_, tried)| tried.found >= self.target(recall));
-            let cheapest = enough.min_by(|a, b| a.1.rows.total_cmp(&b.1.rows));
-            cheapest.map(|(limits, _)| (recall, *limits))
-        };
-        let levels = LEVELS.into_iter().filter_map(cheapest).collect();
+        let further = if self.asked > 0 { 0.0 } else { STRANGERS };
+        let levels = LEVELS.into_iter().filter_map(|recall| {
+            let mut limits = just_enough(&tried, target(share, recall))?;
+            limits.depth += further;
+            Some((recall, limits))
+        });
+        let levels = levels.collect();
         self.classes.push(Class { share, levels });
         Ok(())
-    }
-
-    /// What has to be found of the calibration's hits when a query asks for `recall`.
-    fn target(&self, recall: f32) -> f32 {
-        let in_hand = if self.asked > 0 { IN_HAND_ASKED } else { IN_HAND };
-        recall + (1.0 - recall) * in_hand
     }
 
     /// Live rows when it was measured; 0 for the shipped one.
@@ -188,9 +178,8 @@ impl Calibration {
             let column = |of: fn(&(f32, Limits)) -> f32| class.levels.iter().map(of).collect::<Vec<_>>();
             writer.f32(class.share);
             writer.f32s(&column(|(recall, _)| *recall));
-            writer.f32s(&column(|(_, limits)| limits.reach));
+            writer.f32s(&column(|(_, limits)| limits.depth));
             writer.f32s(&column(|(_, limits)| limits.margin));
-            writer.f32s(&column(|(_, limits)| limits.most));
         }
         writer.finish()
     }
@@ -213,42 +202,30 @@ impl Class {
     fn read(reader: &mut Reader<'_>) -> Result<Self, ViewError> {
         let share = reader.f32()?;
         let recalls = reader.f32s()?;
-        let (reaches, margins, most) = (reader.f32s()?, reader.f32s()?, reader.f32s()?);
-        let count = recalls.len();
+        let (depths, margins) = (reader.f32s()?, reader.f32s()?);
         reader.check(
-            [&reaches, &margins, &most]
+            [&depths, &margins]
                 .iter()
-                .all(|column| column.len() == count),
+                .all(|column| column.len() == recalls.len()),
         )?;
         reader.check(recalls.is_sorted_by(|a, b| a < b))?;
-        let limits = reaches.into_iter().zip(margins).zip(most);
-        let limits = limits.map(|((reach, margin), most)| Limits { reach, margin, most });
+        let limits = depths.into_iter().zip(margins);
+        let limits = limits.map(|(depth, margin)| Limits { depth, margin });
         let levels = recalls.into_iter().zip(limits).collect();
         Ok(Self { share, levels })
     }
 }
 
-/// What searches within some limits came to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tried {
-    /// Share of the listed rows after which they ended, whatever was left.
-    pub(crate) most: f32,
-    /// Share of the hits that they found.
-    pub(crate) found: f32,
-    /// Rows that they looked at, on average.
-    pub(crate) rows: f32,
-}
-
-/// The reach and the margin that each true hit of some queries needed.
+/// The depth and the margin that each true hit of some queries needed.
 #[derive(Debug, Default)]
 pub(crate) struct Needed {
-    pub(crate) reaches: Vec<f32>,
+    pub(crate) depths: Vec<f32>,
     pub(crate) margins: Vec<f32>,
 }
 
 impl Needed {
     fn sort(&mut self) {
-        self.reaches.sort_by(f32::total_cmp);
+        self.depths.sort_by(f32::total_cmp);
         self.margins.sort_by(f32::total_cmp);
     }
 
@@ -261,11 +238,30 @@ impl Needed {
         };
         let lost = 1.0 - promised;
         Limits {
-            reach: quantile(&self.reaches, 1.0 - lost * LOST_LISTS).clamp(0.0, 1.0),
+            depth: quantile(&self.depths, 1.0 - lost * LOST_LISTS).clamp(-DEEPEST, DEEPEST),
             margin: quantile(&self.margins, 1.0 - lost * LOST_ROWS).clamp(0.0, 16.0),
-            most: EVERYTHING,
         }
     }
+}
+
+/// Between the nearest limits that find enough and those before them.
+fn just_enough(tried: &[(Limits, f32)], target: f32) -> Option<Limits> {
+    let at = tried.iter().position(|(_, found)| *found >= target)?;
+    let (enough, found) = tried[at];
+    let Some((less, before)) = at.checked_sub(1).map(|at| tried[at]) else {
+        return Some(enough);
+    };
+    let share = (target - before) / (found - before);
+    Some(Limits {
+        depth: less.depth + share * (enough.depth - less.depth),
+        margin: less.margin + share * (enough.margin - less.margin),
+    })
+}
+
+/// What has to be found of the calibration's hits when a query asks for `recall`.
+fn target(share: f32, recall: f32) -> f32 {
+    let in_hand = if share < 1.0 { IN_HAND_FILTERED } else { IN_HAND };
+    recall + (1.0 - recall) * in_hand
 }
 
 /// The limits of the first level that is enough.

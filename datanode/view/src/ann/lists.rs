@@ -27,12 +27,10 @@ pub struct Lists {
     pub(super) bits: Vec<u8>,
     /// Vectors too large for the grid, to be looked at every time.
     pub(super) strays: Vec<u32>,
-    /// For dot: the largest length of a residual, by list.
-    pub(super) reach: Vec<f32>,
     pub(super) mean_residual: f32,
 }
 
-const MAGIC: &[u8; 4] = b"RhLi";
+const MAGIC: &[u8; 4] = b"RhLj";
 
 impl Lists {
     pub fn grid(&self) -> &Arc<Grid> {
@@ -59,8 +57,7 @@ impl Lists {
             + self.ordinals.capacity()
             + self.strays.capacity()
             + self.add.capacity()
-            + self.mul.capacity()
-            + self.reach.capacity();
+            + self.mul.capacity();
         numbers * size_of::<u32>() + self.bits.capacity()
     }
 
@@ -75,7 +72,6 @@ impl Lists {
         writer.f32s(&self.mul);
         writer.raw(&self.bits);
         writer.u32s(&self.strays);
-        writer.f32s(&self.reach);
         writer.finish()
     }
 
@@ -95,7 +91,6 @@ impl Lists {
             mul: reader.f32s()?,
             bits: reader.raw()?,
             strays: reader.u32s()?,
-            reach: reader.f32s()?,
             grid,
         };
         reader.check(lists.is_consistent())?;
@@ -119,7 +114,6 @@ impl Lists {
             && self.add.len() == padded
             && self.mul.len() == padded
             && self.bits.len() == padded / BLOCK_ROWS * self.block_bytes()
-            && (self.reach.is_empty() || self.reach.len() == lists)
     }
 
     pub(super) fn block_bytes(&self) -> usize {
@@ -156,7 +150,6 @@ impl Lists {
             mul: vec![0.0; padded],
             bits: vec![0; padded / BLOCK_ROWS * block_bytes],
             strays: Vec::new(),
-            reach: Vec::new(),
             mean_residual: 0.0,
             grid,
         }

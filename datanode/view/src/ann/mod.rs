@@ -32,5 +32,5 @@ pub use train::GridTrainer;
 
 pub(crate) use aim::{Aim, Passing};
 pub(crate) use bytes::{Reader, Writer};
-pub(crate) use calibrate::{EVERYTHING, Limits, Needed, Tried};
+pub(crate) use calibrate::{Limits, Needed};
 pub(crate) use grid::{read_type, write_type};

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rhumb_core::query::Accuracy;
 use rhumb_core::{Element, Metric, Vector, VectorIndex, VectorType};
 
-use super::calibrate::{EVERYTHING, Limits, Needed, Tried};
+use super::calibrate::{Limits, Needed};
 use super::random::Random;
 use super::*;
 use crate::codes::Codes;
@@ -199,13 +199,9 @@ fn training_and_listing_take_any_finite_vector() {
             assert!(Lists::from_bytes(&listed.to_bytes(), grid.clone()).is_ok());
             for query in &rows {
                 if let Some(aim) = Aim::new(&grid, query) {
-                    let limits = grid
-                        .calibration()
-                        .limits(Accuracy::Recall(0.95), 1.0)
-                        .expect("shipped");
-                    let reach = vec![1.0; grid.lists()];
+                    let cut = aim.cut(0.0, 1.0, 0.0);
                     assert!(
-                        aim.keys(&limits, &reach).iter().all(|key| key.is_finite()),
+                        aim.keys().iter().chain([&cut]).all(|key| key.is_finite()),
                         "{metric:?} {size}"
                     );
                 }
@@ -240,17 +236,13 @@ fn more_recall_never_looks_at_less() {
     let mut random = Random::new(4);
     let mut draws = || (0..500).map(|_| random.normal()).collect::<Vec<f32>>();
     let mut needed = Needed {
-        reaches: draws(),
+        depths: draws(),
         margins: draws(),
     };
     // Searches that find a little more the further they go, up to all but some.
     let try_out = |limits: Limits| {
-        let tried = Tried {
-            most: EVERYTHING,
-            found: 0.3 + 0.6985 * limits.reach,
-            rows: limits.reach,
-        };
-        Ok::<_, ()>(vec![tried])
+        let found = 0.3 + 0.6985 * limits.depth.clamp(0.0, 1.0);
+        Ok::<_, ()>(found)
     };
     let mut measured = Calibration::new(50, 0);
     measured
@@ -260,7 +252,7 @@ fn more_recall_never_looks_at_less() {
     let mut last = limits(0.01).expect("low");
     for recall in 1..=99 {
         let next = limits(recall as f32 / 100.0).expect("within the table");
-        assert!(next.reach >= last.reach && next.margin >= last.margin);
+        assert!(next.depth >= last.depth && next.margin >= last.margin);
         last = next;
     }
     assert_eq!(
@@ -271,61 +263,46 @@ fn more_recall_never_looks_at_less() {
     assert_eq!(measured.limits(Accuracy::Exact, 1.0), None);
 }
 
+fn all(_: Limits) -> Result<f32, ()> {
+    Ok(1.0)
+}
+
+fn needing(depth: f32) -> Needed {
+    Needed {
+        depths: vec![depth; 100],
+        margins: vec![1.0; 100],
+    }
+}
+
 #[test]
 fn the_fewer_rows_pass_nearby_the_more_their_class_counts() {
-    let needing = |reach: f32| Needed {
-        reaches: vec![reach; 100],
-        margins: vec![1.0; 100],
-    };
-    let all = |_| {
-        let tried = Tried {
-            most: EVERYTHING,
-            found: 1.0,
-            rows: 1.0,
-        };
-        Ok::<_, ()>(vec![tried])
-    };
-    let mut measured = Calibration::new(50, 0);
-    for (share, reach) in [(1.0, 0.8), (0.1, 0.4)] {
+    let mut measured = Calibration::new(50, 100);
+    for (share, depth) in [(1.0, 0.8), (0.1, 0.4)] {
         measured
-            .measure(share, &mut needing(reach), all)
+            .measure(share, &mut needing(depth), all)
             .expect("nothing fails");
     }
     assert_eq!(
         Calibration::from_bytes(&measured.to_bytes()),
         Ok(measured.clone())
     );
-    let reach = |share: f32| {
+    let depth = |share: f32| {
         let limits = measured.limits(Accuracy::Recall(0.9), share).expect("measured");
-        (limits.reach * 100.0).round() as u32
+        (limits.depth * 100.0).round() as u32
     };
-    assert_eq!((reach(1.0), reach(0.11)), (80, 80));
-    assert_eq!((reach(0.1), reach(0.0)), (40, 40));
+    assert_eq!((depth(1.0), depth(0.11)), (80, 80));
+    assert_eq!((depth(0.1), depth(0.0)), (40, 40));
 }
 
 #[test]
-fn searches_end_where_that_is_cheapest_and_finds_enough() {
-    let mut needed = Needed {
-        reaches: vec![0.5; 100],
-        margins: vec![1.0; 100],
-    };
-    let try_out = |_| {
-        let end = |(most, found)| Tried {
-            most,
-            found,
-            rows: most,
-        };
-        Ok::<_, ()>([(EVERYTHING, 1.0), (0.5, 0.96), (0.1, 0.92)].map(end).to_vec())
-    };
-    let mut measured = Calibration::new(50, 100);
-    measured
-        .measure(1.0, &mut needed, try_out)
-        .expect("nothing fails");
-    let most = |recall| {
+fn searches_go_further_until_they_were_measured_with_what_is_asked() {
+    let depth = |asked| {
+        let mut measured = Calibration::new(50, asked);
         measured
-            .limits(Accuracy::Recall(recall), 1.0)
-            .expect("measured")
-            .most
+            .measure(1.0, &mut needing(2.0), all)
+            .expect("nothing fails");
+        let limits = measured.limits(Accuracy::Recall(0.9), 1.0);
+        limits.expect("measured").depth
     };
-    assert_eq!((most(0.8), most(0.93), most(0.95)), (0.1, 0.5, EVERYTHING));
+    assert!(depth(0) > depth(100) + 0.5);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rhumb_core::query::Accuracy;
 
-use crate::ann::{Aim, Calibration, EVERYTHING, Grid, Limits, Lists, Passing};
+use crate::ann::{Aim, Calibration, Grid, Limits, Lists, Passing};
 use crate::bits::{LiveBits, word_bit};
 use crate::codes::{Codes, CodesRef};
 use crate::error::ViewError;
@@ -161,7 +161,8 @@ pub(super) struct Reach {
     pub(super) rows: Option<u64>,
     /// Rows in lists.
     listed: u64,
-    k: usize,
+    /// Rows in a list, more for those who want more hits than was measured with.
+    list_rows: f32,
 }
 
 impl Reach {
@@ -180,22 +181,9 @@ impl Reach {
             limits,
             rows,
             listed,
-            k: scan.spec.k,
+            list_rows: (listed as f32 / grid.lists() as f32).max(1.0)
+                * (scan.spec.k as f32 / HITS as f32).max(1.0),
         })
-    }
-
-    /// Rows to estimate at most: more for those who want more hits than was measured with.
-    fn most(&self) -> u64 {
-        let share = self.limits.most * (self.k as f32 / HITS as f32).max(1.0);
-        self.rows.unwrap_or(rows_at(share, self.listed))
-    }
-}
-
-/// What a share of the listed rows is, as an end of a search.
-pub(super) fn rows_at(share: f32, listed: u64) -> u64 {
-    match share < EVERYTHING {
-        true => (listed as f64 * f64::from(share)) as u64,
-        false => u64::MAX,
     }
 }
 
@@ -245,8 +233,6 @@ impl<'a> Course<'a> {
             parts: &self.parts,
             aim: &self.aim,
             reach: self.reach,
-            most: self.reach.most(),
-            longest: longest_reach(self.parts.iter().map(|part| &*part.lists)),
             waiting: [none(), none()],
             passing: Passing::default(),
             estimated: 0,
@@ -265,10 +251,6 @@ struct Walk<'w, 'a> {
     parts: &'w [Listed<'a>],
     aim: &'w Aim,
     reach: Reach,
-    /// Rows to estimate at most.
-    most: u64,
-    /// Per list the longest residual in any part.
-    longest: Vec<f32>,
     /// Rows to be ranked, by part: found in the last list, and in this one.
     waiting: [Vec<Vec<u32>>; 2],
     passing: Passing,
@@ -290,7 +272,7 @@ impl Walk<'_, '_> {
         let Some(mask) = spec.mask.filter(|_| self.scan.limits.is_none()) else {
             return Hits::Near;
         };
-        let mut keys = self.aim.keys(&self.reach.limits, &self.longest);
+        let mut keys = self.aim.keys().to_vec();
         let nearby = take_least::<NEARBY_LISTS>(&mut keys).map(|packed| unpack(packed).1);
         let (mut passing, mut all) = (0, 0);
         for part in self.parts {
@@ -302,7 +284,6 @@ impl Walk<'_, '_> {
         }
         if let Some(limits) = calibration.limits(spec.accuracy, passing as f32 / all.max(1) as f32) {
             self.reach.limits = limits;
-            self.most = self.reach.most();
         }
         let (survivors, listed) = (mask.count(), self.reach.listed);
         let few = survivors <= (listed / SURVIVORS_PART).min(SURVIVORS_MOST);
@@ -315,7 +296,7 @@ impl Walk<'_, '_> {
 
     fn run(&mut self) -> Result<(), ViewError> {
         self.strays()?;
-        let mut keys = self.aim.keys(&self.reach.limits, &self.longest);
+        let mut keys = self.aim.keys().to_vec();
         let lists = keys.len();
         let mean = self
             .parts
@@ -366,6 +347,10 @@ impl Walk<'_, '_> {
             if at % CANCEL_EVERY == 0 {
                 self.scan.look_at_cancel()?;
             }
+            if let Some(next) = order.get(at + 1) {
+                let next = unpack(*next).1 as usize;
+                self.parts.iter().for_each(|part| part.lists.prefetch(next));
+            }
             self.list(list as usize)?;
         }
         Ok(())
@@ -375,22 +360,22 @@ impl Walk<'_, '_> {
     fn cut(&self) -> f32 {
         let bar = self.scan.finalists.bar;
         match self.reach.rows {
-            None if bar > f32::NEG_INFINITY => self.aim.cut(bar),
+            None if bar > f32::NEG_INFINITY => {
+                let gone_through = self.estimated as f32 / self.reach.list_rows;
+                self.aim.cut(bar, self.reach.limits.depth, gone_through)
+            }
             _ => f32::INFINITY,
         }
     }
 
     fn is_spent(&self) -> bool {
         let enough = self.scan.finalists.bar > f32::NEG_INFINITY;
-        enough && self.estimated >= self.most
+        enough && self.reach.rows.is_some_and(|most| self.estimated >= most)
     }
 
     fn list(&mut self, list: usize) -> Result<(), ViewError> {
         let bar = self.scan.finalists.bar;
         let (parts, margin) = (self.parts, self.reach.limits.margin);
-        if let Some(visited) = &mut self.scan.visited {
-            visited.insert(list as u32, self.estimated);
-        }
         for (part, waiting) in parts.iter().zip(&mut self.waiting[1]) {
             let rows = self.aim.scan(&part.lists, list, bar, margin, &mut self.passing);
             self.estimated += u64::from(rows);
@@ -436,18 +421,6 @@ impl Walk<'_, '_> {
         }
         Ok(())
     }
-}
-
-/// Per list the longest residual in any part; empty where the metric has no use for it.
-pub(super) fn longest_reach<'l>(parts: impl Iterator<Item = &'l Lists>) -> Vec<f32> {
-    let mut parts = parts.map(Lists::reach);
-    let mut longest = parts.next().map(<[f32]>::to_vec).unwrap_or_default();
-    for reach in parts {
-        for (longest, reach) in longest.iter_mut().zip(reach) {
-            *longest = longest.max(*reach);
-        }
-    }
-    longest
 }
 
 /// The N least keys, least first; they become infinite.

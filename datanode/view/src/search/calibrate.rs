@@ -6,17 +6,16 @@ use std::sync::Arc;
 use rhumb_core::query::Accuracy;
 use rhumb_core::{FieldName, Vector};
 
-use crate::ann::{Aim, Calibration, EVERYTHING, Grid, Limits, Lists, Needed, Tried};
+use crate::ann::{Aim, Calibration, Grid, Limits, Lists, Needed};
 use crate::error::ViewError;
 use crate::filter::RowMask;
 use crate::rows::{RowRef, SegmentId};
 use crate::score::Scorer;
 use crate::snapshot::Snapshot;
 
-use super::approximate::{longest_reach, rows_at};
+use super::SearchSpec;
 use super::exact::Scan;
 use super::finalists::Finalists;
-use super::{Candidates, SearchSpec};
 
 /// Hits per query that are looked at.
 pub(super) const HITS: usize = 10;
@@ -49,7 +48,7 @@ impl Snapshot {
         queries: &[CalibrationQuery],
         cancel: &dyn Fn() -> bool,
     ) -> Result<Option<Calibration>, ViewError> {
-        let mut measuring = Measuring::new(self, field, grid, cancel);
+        let measuring = Measuring::new(self, field, grid, cancel);
         let asked = grid.asked().queries().unwrap_or_default();
         let mut calibration = Calibration::new(self.live_rows(), asked.len() as u32);
         let asked = asked
@@ -58,10 +57,7 @@ impl Snapshot {
         let asked: Vec<_> = asked.collect();
         let queries = match asked.is_empty() {
             true => queries,
-            false => {
-                measuring.ends = &ENDS;
-                &asked[..]
-            }
+            false => &asked[..],
         };
         let all = [(None, queries)];
         if !measuring.class(&mut calibration, 1.0, &all)? {
@@ -81,14 +77,6 @@ impl Snapshot {
     }
 }
 
-/// Shares of the listed rows after which a search ends whatever is left, dearest first.  Only
-/// real queries can say whether that is right: those that lie far from all rows, and would
-/// look at everything for the last hit, are not among stored vectors.
-const ENDS: [f32; 7] = [EVERYTHING, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08];
-
-/// What a row that is ranked costs, in rows that are estimated.
-const RANKED: f32 = 12.0;
-
 /// Some filter, or none, and queries to ask under it.
 type Case<'c> = (Option<&'c RowMask>, &'c [CalibrationQuery]);
 
@@ -97,10 +85,6 @@ struct Measuring<'a> {
     field: &'a FieldName,
     grid: &'a Arc<Grid>,
     parts: Vec<Sample>,
-    /// Per list the longest residual in any part.
-    reach: Vec<f32>,
-    /// Out of `ENDS`.
-    ends: &'static [f32],
     cancel: &'a dyn Fn() -> bool,
 }
 
@@ -133,9 +117,7 @@ impl<'a> Measuring<'a> {
             snapshot,
             field,
             grid,
-            reach: longest_reach(parts.iter().map(|part| &*part.lists)),
             parts,
-            ends: &ENDS[..1],
             cancel,
         }
     }
@@ -154,24 +136,14 @@ impl<'a> Measuring<'a> {
             let of_case = of_case.collect::<Result<Vec<_>, _>>()?;
             known.push(of_case.into_iter().flatten().collect::<Vec<_>>());
         }
-        if needed.reaches.is_empty() {
+        if needed.depths.is_empty() {
             return Ok(false);
         }
         // The hardest of the filters decides: nobody knows which one comes.
         let try_out = |limits| {
-            let mut hardest: Vec<Tried> = Vec::new();
-            for of_case in known.iter().filter(|known| !known.is_empty()) {
-                let tried = self.try_out(of_case, limits)?;
-                if hardest.is_empty() {
-                    hardest = tried;
-                    continue;
-                }
-                for (hardest, tried) in hardest.iter_mut().zip(tried) {
-                    hardest.found = hardest.found.min(tried.found);
-                    hardest.rows = hardest.rows.max(tried.rows);
-                }
-            }
-            Ok(hardest)
+            let cases = known.iter().filter(|known| !known.is_empty());
+            let found = cases.map(|of_case| self.try_out(of_case, limits));
+            found.reduce(|a, b| Ok(a?.min(b?))).unwrap_or(Ok(0.0))
         };
         calibration.measure::<ViewError>(share, &mut needed, try_out)?;
         Ok(true)
@@ -201,9 +173,10 @@ impl<'a> Measuring<'a> {
         let Some(aim) = self.aim(query)? else {
             return Ok(None);
         };
+        let before = self.rows_before(&aim);
         for (row, _) in &hits {
             if let Some((part, list, position)) = self.place(*row) {
-                needed.reaches.push(aim.needed_reach(list, &self.reach, bar));
+                needed.depths.push(aim.needed_depth(list, bar, before[list]));
                 let margin = aim.needed_margin(&part.lists, list, position, bar);
                 needed.margins.push(margin);
             }
@@ -211,45 +184,32 @@ impl<'a> Measuring<'a> {
         Ok(Some(Known { spec, hits }))
     }
 
-    /// What searches within these limits find of the known hits, for each of the ends: one
-    /// search tells for all, since they differ only in where it stops.
-    fn try_out(&self, known: &[Known<'_>], limits: Limits) -> Result<Vec<Tried>, ViewError> {
-        let listed = self.listed();
-        let mut all = 0;
-        let mut tried: Vec<Tried> = self
-            .ends
-            .iter()
-            .map(|&most| Tried {
-                most,
-                found: 0.0,
-                rows: 0.0,
-            })
-            .collect();
+    /// What share of the known hits searches within these limits find.
+    fn try_out(&self, known: &[Known<'_>], limits: Limits) -> Result<f32, ViewError> {
+        let (mut all, mut found) = (0, 0);
         for Known { spec, hits } in known {
             let candidates = self.snapshot.search_within(spec, Some(limits))?;
-            all += hits.len();
-            let estimated = candidates.rows_estimated.max(1) as f32;
-            let cost = 1.0 + RANKED * candidates.rows_scanned as f32 / estimated;
             let is_found = |row: &RowRef| {
                 candidates.uncertain.contains(row)
                     || candidates.certain.iter().any(|(certain, _)| certain == row)
             };
-            let before: Vec<u64> = hits
-                .iter()
-                .filter(|(row, _)| is_found(row))
-                .map(|(row, _)| self.visited_after(&candidates, *row))
-                .collect();
-            for tried in &mut tried {
-                let most = rows_at(tried.most, listed);
-                tried.found += before.iter().filter(|before| **before < most).count() as f32;
-                tried.rows += estimated.min(most as f32) * cost;
-            }
+            all += hits.len();
+            found += hits.iter().filter(|(row, _)| is_found(row)).count();
         }
-        for tried in &mut tried {
-            tried.found /= all.max(1) as f32;
-            tried.rows /= known.len().max(1) as f32;
+        Ok(found as f32 / all.max(1) as f32)
+    }
+
+    /// How many lists a search has gone through when it comes to each, as rows make lists.
+    fn rows_before(&self, aim: &Aim) -> Vec<f32> {
+        let order = in_order(aim.keys());
+        let of_a_list = (self.listed() as f32 / order.len() as f32).max(1.0);
+        let mut before = vec![0.0; order.len()];
+        let mut rows = 0;
+        for list in order {
+            before[list] = rows as f32 / of_a_list;
+            rows += self.rows_of(list);
         }
-        Ok(tried)
+        before
     }
 
     /// The query as the grid sees it; `None` when it cannot place it.
@@ -269,11 +229,8 @@ impl<'a> Measuring<'a> {
         self.parts.iter().find_map(|part| part.place(row))
     }
 
-    /// How many rows were estimated before a row's list came; 0 for one that is in none.
-    fn visited_after(&self, candidates: &Candidates, row: RowRef) -> u64 {
-        let place = self.place(row);
-        let visited = place.and_then(|(_, list, _)| candidates.visited.get(&(list as u32)));
-        visited.copied().unwrap_or_default()
+    fn rows_of(&self, list: usize) -> usize {
+        self.parts.iter().map(|part| part.lists.rows_of(list).len()).sum()
     }
 
     /// The best rows but the query's own, as far as codes tell.
@@ -316,26 +273,25 @@ impl<'a> Measuring<'a> {
 
     /// The rows of the nearest lists, up to a share of all.
     fn around(&self, aim: &Aim, share: f32) -> RowMask {
-        let none = Limits {
-            reach: 0.0,
-            margin: 0.0,
-            most: EVERYTHING,
-        };
-        let keys = aim.keys(&none, &self.reach);
-        let mut order: Vec<usize> = (0..keys.len()).collect();
-        order.sort_unstable_by(|&a, &b| keys[a].total_cmp(&keys[b]));
-        let mut left = rows_at(share, self.listed());
-        let mut chosen = vec![false; keys.len()];
+        let order = in_order(aim.keys());
+        let mut left = (self.listed() as f64 * f64::from(share)) as usize;
+        let mut chosen = vec![false; order.len()];
         for list in order {
-            let rows: usize = self.parts.iter().map(|part| part.lists.rows_of(list).len()).sum();
             chosen[list] = left > 0;
-            left = left.saturating_sub(rows as u64);
+            left = left.saturating_sub(self.rows_of(list));
         }
         RowMask::choose(self.snapshot, |row| {
             let place = self.place(row);
             place.is_some_and(|(_, list, _)| chosen[list])
         })
     }
+}
+
+/// Lists by their keys, best first.
+fn in_order(keys: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    order.sort_unstable_by(|&a, &b| keys[a].total_cmp(&keys[b]));
+    order
 }
 
 /// Up to `n` of them, from all over.

@@ -1,7 +1,6 @@
 //! Scans of codes, row by row: all rows of segments and of full chunks of fresh groups,
 //! and documents where there are no codes yet.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,9 +30,6 @@ pub(super) struct Scan<'a> {
     pub(super) finalists: Finalists<'a>,
     /// Instead of what the grid's calibration says.
     pub(super) limits: Option<Limits>,
-    /// Of each list that was looked at, how many rows were estimated before it; for whoever
-    /// measures, on one grid.
-    pub(super) visited: Option<BTreeMap<u32, u64>>,
     /// It is time to measure anew how far searches must go.
     pub(super) calibration_due: bool,
     /// Share of the rigorous bounds that is kept: 1 for exact answers.
@@ -57,7 +53,6 @@ impl<'a> Scan<'a> {
             scorer,
             finalists,
             limits: None,
-            visited: None,
             calibration_due: false,
             trust,
             rows: 0,

@@ -75,8 +75,6 @@ pub struct Candidates {
     pub rows_estimated: u64,
     /// It is time to call [`Snapshot::calibrate`].
     pub calibration_due: bool,
-    /// See `Scan`.
-    visited: BTreeMap<u32, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -113,14 +111,13 @@ impl Snapshot {
             }
         };
         let mut scan = Scan::new(spec, &scorer, Finalists::new(self, spec.k), trust);
-        scan.visited = limits.is_some().then(BTreeMap::new);
         scan.limits = limits;
         let mut touched = Touched::default();
         if spec.k > 0 {
             touched = self.search_parts(&mut scan)?;
         }
         let rows_scanned = scan.rows - touched.fresh;
-        let (calibration_due, visited) = (scan.calibration_due, scan.visited.unwrap_or_default());
+        let calibration_due = scan.calibration_due;
         let (certain, mut uncertain) = scan.finalists.finish(&scorer, spec.field);
         if touched.estimated > 0 {
             uncertain.truncate((2 * spec.k).max(20));
@@ -134,7 +131,6 @@ impl Snapshot {
             fresh_scanned: touched.fresh,
             rows_estimated: touched.estimated,
             calibration_due,
-            visited,
         })
     }
 
