@@ -58,6 +58,21 @@ pub struct IdemFile {
     pub oldest_ms: i64,
     pub newest_ms: i64,
     pub keys: u64,
+    /// Of the file's bytes.  Files of an older server have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<u64>,
+}
+
+impl IdemFile {
+    pub fn checksum(body: &[u8]) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(body)
+    }
+
+    /// Whether `body` is what was written.
+    pub fn is_of(&self, body: &[u8]) -> bool {
+        self.checksum
+            .is_none_or(|checksum| checksum == Self::checksum(body))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,6 +255,23 @@ mod tests {
         let mut next = working();
         change(&mut next);
         working().may_become(&next)
+    }
+
+    #[test]
+    fn a_damaged_file_of_keys_is_noticed() {
+        let file = IdemFile {
+            name: "a.json".into(),
+            oldest_ms: 1,
+            newest_ms: 2,
+            keys: 1,
+            checksum: Some(IdemFile::checksum(b"[1]")),
+        };
+        assert!(file.is_of(b"[1]") && !file.is_of(b"[2]"));
+        let older = IdemFile {
+            checksum: None,
+            ..file
+        };
+        assert!(older.is_of(b"[2]"), "it cannot tell");
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Maintenance {
         let name = format!("{}.json", env.ids.ulid());
         let path = env.bucket.path(&format!("{}/idem/{name}", self.shared.folder));
         let body = idem::to_json(entries)?;
+        let checksum = Some(IdemFile::checksum(body.as_bytes()));
         let put_id = env.bucket.mint_put_id();
         match env.bucket.create(&path, body.into(), &put_id).await? {
             rhumb_store::Outcome::Landed(_) => Ok(Some(IdemFile {
@@ -142,6 +143,7 @@ impl Maintenance {
                 oldest_ms,
                 newest_ms,
                 keys: entries.len() as u64,
+                checksum,
             })),
             _ => Err(EngineError::Unavailable(format!("{path} could not be written"))),
         }

@@ -244,6 +244,9 @@ async fn saved_keys(
             .get(&path)
             .await?
             .ok_or_else(|| EngineError::Corrupt(format!("{path} is named by STATE and missing")))?;
+        if !file.is_of(&bytes) {
+            return Err(EngineError::Corrupt(format!("{path} is damaged")));
+        }
         idem::from_json(&bytes)?
             .into_iter()
             .for_each(|entry| index.insert(entry));

@@ -55,7 +55,7 @@ pub enum News {
 pub async fn read_verified(folder: &PartitionFolder) -> Result<Option<Reading>> {
     let cas = Cas::<State>::new(folder.bucket().clone(), folder.state_path());
     for _ in 0..ROUNDS {
-        let Some(state) = cas.load().await? else {
+        let Some(state) = folder.state(&cas).await? else {
             return Ok(None);
         };
         let not_whole = |reason| StoreError::Corrupt {

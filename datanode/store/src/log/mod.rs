@@ -38,11 +38,14 @@ pub use record::{Kind, Record, TRAILER_LEN, Trailer};
 pub use tail::{Replay, Tail};
 pub use takeover::{Takeover, takeover, takeover_if_free};
 
+use futures::TryStreamExt;
 use object_store::path::Path;
 use rhumb_core::{CollectionId, Slot};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::Bucket;
+use crate::cas::{Cas, Versioned};
+use crate::state::State;
+use crate::{Bucket, StoreError};
 
 /// Where a partition lives.  Cheap to clone.
 #[derive(Clone, Debug)]
@@ -75,6 +78,30 @@ impl PartitionFolder {
 
     pub fn state_path(&self) -> Path {
         self.path("state.json")
+    }
+
+    /// `None` for a partition that was never written.  Its state is its first object: where
+    /// there are others the state was lost, and to start anew would be to forget them.
+    async fn state(&self, cas: &Cas<State>) -> crate::Result<Option<Versioned<State>>> {
+        if let Some(state) = cas.load().await? {
+            return Ok(Some(state));
+        }
+        let Some(other) = self
+            .bucket
+            .list(&self.bucket.path(&self.relative))
+            .try_next()
+            .await?
+        else {
+            return Ok(None);
+        };
+        // Whoever wrote it may have begun after we looked.
+        match cas.load().await? {
+            Some(state) => Ok(Some(state)),
+            None => Err(StoreError::Corrupt {
+                path: self.state_path(),
+                reason: format!("it is gone, but {} is there", other.location),
+            }),
+        }
     }
 
     /// Twenty digits hold every u64, so the names sort like the numbers.

@@ -75,7 +75,7 @@ enum Whom {
 
 async fn take(folder: &PartitionFolder, holder: &str, whom: Whom) -> Result<Takeover> {
     let cas = Cas::<State>::new(folder.bucket().clone(), folder.state_path());
-    let (state, handed_back) = claim(&cas, holder, whom).await?;
+    let (state, handed_back) = claim(folder, &cas, holder, whom).await?;
     let held = Held::new(folder, &state);
     let barrier = Barrier::new(held.clone(), cas.clone());
     let mut scan = Scan {
@@ -107,9 +107,14 @@ async fn take(folder: &PartitionFolder, holder: &str, whom: Whom) -> Result<Take
 }
 
 /// The state under a new epoch, and the last slot when the one before was handed back.
-async fn claim(cas: &Cas<State>, holder: &str, whom: Whom) -> Result<(Versioned<State>, Option<Slot>)> {
+async fn claim(
+    folder: &PartitionFolder,
+    cas: &Cas<State>,
+    holder: &str,
+    whom: Whom,
+) -> Result<(Versioned<State>, Option<Slot>)> {
     let path = || cas.path().clone();
-    let mut current = cas.load().await?;
+    let mut current = folder.state(cas).await?;
     for _ in 0..CLAIMS {
         let (epoch, handed_back, swap) = match &current {
             None => (Epoch(1), Some(Slot(0)), cas.create(State::born(holder)).await?),

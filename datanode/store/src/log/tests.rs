@@ -344,6 +344,21 @@ async fn a_hole_in_the_log_is_corrupt_and_no_fence_hides_it() {
 }
 
 #[tokio::test]
+async fn a_lost_state_is_corrupt_and_not_a_new_partition() {
+    let world = world().await;
+    let mut held = world.open("a").await;
+    append_ok(&mut held.log, &["one"]).await;
+    held.claim.release(held.log).await.expect("handed back");
+    let state = world.folder.state_path();
+    world.store.delete(&state).await.expect("deleted");
+    let refused = world.open_err().await;
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    let read = read_verified(&world.folder).await.map(drop);
+    assert_eq!(read.expect_err("no state").kind(), ErrorKind::Corrupt);
+    assert!(world.store.head(&state).await.is_err(), "none was made");
+}
+
+#[tokio::test]
 async fn a_missing_record_below_a_hand_back_is_corrupt() {
     let world = world().await;
     let mut held = world.open("a").await;
