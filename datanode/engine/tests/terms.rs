@@ -5,12 +5,12 @@ mod fixture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fixture::{Store, doc, field, name, schema, settings};
+use fixture::{Store, create, doc, field, name, shared_settings};
 use futures::TryStreamExt;
-use rhumb_core::query::{Consistency, Include};
+use rhumb_core::query::Consistency;
 use rhumb_core::write::Write;
-use rhumb_core::{FieldType, Scalar, Value};
-use rhumb_engine::{Collection, Database, EngineError, Settings, Sharing};
+use rhumb_core::{FieldType, Scalar};
+use rhumb_engine::{Collection, Database, EngineError};
 use rhumb_seams::{Clock, OnExit, Rand, Tasks, Term};
 use rhumb_store::fault::{Fault, Faults, Rule};
 use rhumb_store::metrics::Op;
@@ -24,12 +24,8 @@ struct Node {
 }
 
 async fn node(store: &Store, holder: &str) -> Node {
-    let settings = Settings {
-        sharing: Sharing::Terms,
-        ..settings()
-    };
     Node {
-        database: store.open_with(holder, settings).await,
+        database: store.open_with(holder, shared_settings()).await,
         clock: Clock::starting_at(0),
     }
 }
@@ -61,32 +57,16 @@ async fn two() -> (Node, Node, Term, Arc<Collection>) {
     let store = Store::memory();
     let (a, b) = (node(&store, "a").await, node(&store, "b").await);
     let term = a.certain();
-    let under = a.database.under(term.clone());
-    let created = under
-        .create_collection(&name(), schema(DIM as u32), 1, None)
-        .await;
-    created.expect("created");
-    let things = a.things(&term).await.expect("it is there");
+    let things = create(&a.database.under(term.clone()), DIM as u32, 1).await;
     (a, b, term, things)
 }
 
 async fn put(things: &Collection, lex: i64) -> Result<(), EngineError> {
-    let write = Write {
-        upsert: vec![("one".into(), doc(lex, "n", &[0.5; DIM]))],
-        ..Write::default()
-    };
-    things.write(write).await.map(drop)
+    fixture::put(things, "one", lex, &[0.5; DIM]).await
 }
 
 async fn lex(things: &Collection, consistency: Consistency) -> Result<Option<i64>, EngineError> {
-    let reading = things.read(consistency, &[]).await?;
-    let found = reading.get(&["one".into()], &Include::Everything).await?;
-    Ok(found[0]
-        .as_ref()
-        .and_then(|stored| match stored.document.get("lex") {
-            Some(Value::Int(lex)) => Some(*lex),
-            _ => None,
-        }))
+    fixture::lex(things, "one", consistency).await
 }
 
 #[tokio::test]
@@ -184,12 +164,7 @@ async fn a_partition_opens_even_when_every_caller_gives_up() {
     let store = Store::memory();
     let a = node(&store, "a").await;
     let term = a.certain();
-    let under = a.database.under(term.clone());
-    let created = under
-        .create_collection(&name(), schema(DIM as u32), 1, None)
-        .await;
-    created.expect("created");
-    let things = a.things(&term).await.expect("it is there");
+    let things = create(&a.database.under(term.clone()), DIM as u32, 1).await;
     // Each caller leaves as soon as it has to wait.
     for _ in 0..200 {
         let read = things.read(Consistency::Strong, &[]);
@@ -213,12 +188,7 @@ async fn a_claim_that_came_too_late_serves_nothing() {
     store.options.faults = Some(faults.clone());
     let a = node(&store, "a").await;
     let term = Term::new(a.clock.clone(), a.clock.steady() + Duration::from_millis(300));
-    let under = a.database.under(term.clone());
-    let created = under
-        .create_collection(&name(), schema(DIM as u32), 1, None)
-        .await;
-    created.expect("created");
-    let things = a.things(&term).await.expect("it is there");
+    let things = create(&a.database.under(term.clone()), DIM as u32, 1).await;
     let slow = Rule::new(Fault::Delay(Duration::from_millis(500)))
         .on(Op::Put)
         .at("/state.json");
@@ -237,12 +207,7 @@ async fn one(faults: &Faults) -> (Store, Node, Arc<Collection>) {
     store.options.faults = Some(faults.clone());
     let a = node(&store, "a").await;
     let term = a.certain();
-    let under = a.database.under(term.clone());
-    let created = under
-        .create_collection(&name(), schema(DIM as u32), 1, None)
-        .await;
-    created.expect("created");
-    let things = a.things(&term).await.expect("it is there");
+    let things = create(&a.database.under(term.clone()), DIM as u32, 1).await;
     (store, a, things)
 }
 

@@ -58,7 +58,8 @@ pub struct Maintenance {
     pub(super) claim: Claim,
     pub(super) jobs: mpsc::Receiver<Job>,
     cleaned: Instant,
-    /// A merge is given up then: whoever leads next would wait for its end.
+    /// Every step is given up then, as a crash would cut it short: whoever leads next would
+    /// wait for its end.
     closing: CancellationToken,
 }
 
@@ -119,7 +120,8 @@ impl Maintenance {
             if !goes_on {
                 break;
             }
-            if let Err(e) = self.collect().await {
+            let closing = self.closing.clone();
+            if let Some(Err(e)) = closing.run_until_cancelled(self.collect()).await {
                 tracing::warn!(partition = self.shared.name, error = %e, "garbage was left for the next time");
             }
         }
@@ -146,20 +148,20 @@ impl Maintenance {
         let mut backoff = RETRY_FIRST;
         loop {
             let env = self.shared.env.clone();
-            let result = {
+            let closing = self.closing.clone();
+            let attempt = async {
                 let Ok(_permit) = env.heavy.acquire().await else {
-                    return false;
+                    return None;
                 };
-                let closing = self.closing.clone();
-                let done = match step {
-                    Step::Flush(job) => Some(self.flush(job).await),
-                    // A merge that is given up anywhere is one that a crash cut short.
-                    Step::Merge => closing.run_until_cancelled(self.merge()).await,
-                    Step::MergeAll => closing.run_until_cancelled(self.merge_all()).await,
-                    Step::RewriteDead => closing.run_until_cancelled(self.rewrite_dead()).await,
-                };
-                let Some(done) = done else { return false };
-                done
+                Some(match step {
+                    Step::Flush(job) => self.flush(job).await,
+                    Step::Merge => self.merge().await,
+                    Step::MergeAll => self.merge_all().await,
+                    Step::RewriteDead => self.rewrite_dead().await,
+                })
+            };
+            let Some(Some(result)) = closing.run_until_cancelled(attempt).await else {
+                return false;
             };
             let error = match result {
                 Ok(()) => return true,
@@ -181,6 +183,7 @@ impl Maintenance {
             let pause = tokio::time::sleep(backoff);
             tokio::select! {
                 () = pause => {}
+                () = self.closing.cancelled() => return false,
                 () = env.tasks.stopping().cancelled() => return false,
             }
             backoff = (backoff * 2).min(RETRY_MAX);
