@@ -37,6 +37,9 @@ pub async fn run(args: Args) -> ExitCode {
         Ok(chains) => chains,
         Err(e) => return fail(&e.to_string()),
     };
+    if chains.is_empty() {
+        return fail("no audit is there: the store or its prefix is another one, or the audit was deleted");
+    }
     let mut whole = true;
     for (name, verdict) in &chains {
         match verdict {
