@@ -125,6 +125,7 @@ impl Totals {
         assert!(self.fenced > self.seeds, "{self:?}");
         assert!(self.checkpoints > 2 * self.seeds, "{self:?}");
         assert!(self.handed_back > self.seeds / 4, "{self:?}");
-        assert!(self.refused > self.seeds / 10, "{self:?}");
+        // One seed in eight has one: a hundred of them have eight to seventeen.
+        assert!(self.refused > self.seeds / 20, "{self:?}");
     }
 }

@@ -11,8 +11,9 @@ const KEPT: usize = 200;
 const MOST_BYTES: usize = 512 << 10;
 /// Fewer say little about those to come.
 pub(crate) const LEAST: usize = 64;
-/// Once there are enough, one in so many takes the place of an older one.
-const ONE_IN: u64 = 8;
+/// Once there are enough, one in so many takes the place of an older one: of a list that is
+/// asked round and round every query has its turn.
+const ONE_IN: u64 = 7;
 /// After so many queries it is time to measure: once they are enough, and again when what is
 /// asked may have changed.
 const DUE: [u64; 3] = [128, 4_096, 131_072];
@@ -80,7 +81,15 @@ mod tests {
         let kept = asked.queries().expect("enough");
         assert_eq!((kept.len(), asked.is_due()), (KEPT, false));
         assert!(!kept.contains(&query(1, 4)), "old ones go");
-        assert!(kept.contains(&query(5_000, 4)));
+        assert!(kept.contains(&query(4_998, 4)));
+        let thousand = Asked::default();
+        for n in 0..4_096 {
+            thousand.note(&query(n % 1_000, 4), true);
+        }
+        let mut kept = thousand.queries().expect("enough");
+        kept.sort_by_key(|kept| format!("{kept:?}"));
+        kept.dedup();
+        assert_eq!(kept.len(), KEPT, "no query twice");
     }
 
     #[test]

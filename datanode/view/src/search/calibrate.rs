@@ -33,7 +33,7 @@ const SHARES: [f32; 4] = [0.55, 0.27, 0.12, 0.05];
 /// Of the class whose rows are not where the query is.
 const ELSEWHERE: f32 = 0.01;
 /// Queries per class of filters: searches under them are long.
-const FILTERED_QUERIES: usize = 60;
+const FILTERED_QUERIES: usize = 100;
 /// Filters that go with the vectors.
 const REGIONS: usize = 4;
 
