@@ -44,6 +44,8 @@ fn run(script: &str, object: &Value) -> Value {
     lua.globals()
         .set("obj", lua.to_value_with(object, options).expect("an object"))
         .expect("a global");
+    // Argo CD gives it to those who ask.
+    lua.globals().set("os", LuaValue::Nil).expect("a global");
     let answer: LuaValue = lua.load(script).eval().expect("it runs");
     lua.from_value(answer).expect("an answer")
 }

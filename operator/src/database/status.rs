@@ -267,10 +267,25 @@ impl<'a> Facts<'a> {
         // Data nodes that start, or wake up, have not lost a leader.
         let is_awaited = said(conditions::READY).is_some_and(|ready| ready.reason == "ShardsWithoutLeader");
         let since = said(conditions::SHARDS_READY).filter(|said| said.status == "False");
-        let for_long = since.is_some_and(|said| {
-            self.now.duration_since(said.last_transition_time.0) >= SignedDuration::from_secs(LEADERLESS)
+        let for_long = |since| self.now.duration_since(since) >= SignedDuration::from_secs(LEADERLESS);
+        // Nobody leads before somebody is ready to.
+        let could_be_led = self.ready_since().is_some_and(for_long);
+        !self.all_led()
+            && is_awaited
+            && could_be_led
+            && since.is_some_and(|said| for_long(said.last_transition_time.0))
+    }
+
+    /// Since when there is a ready pod.
+    fn ready_since(&self) -> Option<Timestamp> {
+        let ready = self.sight.pods.iter().filter_map(|pod| {
+            let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+            let ready = conditions
+                .iter()
+                .find(|c| c.type_ == "Ready" && c.status == "True")?;
+            Some(ready.last_transition_time.as_ref()?.0)
         });
-        !self.all_led() && is_awaited && for_long
+        ready.min()
     }
 
     fn shards_ready(&self) -> Verdict {

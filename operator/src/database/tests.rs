@@ -168,7 +168,8 @@ impl World {
                     if all.iter().any(|c| c["type"] == "rhumb.dev/shards-warm")
                         && all.iter().all(|c| c["type"] != "Ready")
                     {
-                        all.push(json!({ "type": "Ready", "status": "True" }));
+                        let since = "2026-01-01T00:00:00Z";
+                        all.push(json!({ "type": "Ready", "status": "True", "lastTransitionTime": since }));
                     }
                 });
             }

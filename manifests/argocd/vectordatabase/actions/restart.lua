@@ -1,4 +1,6 @@
 -- Rolls all data nodes, one at a time, also onto what a newer operator would run.
+-- Argo CD has no global of this name.
+local os = require("os")
 if obj.metadata.annotations == nil then
   obj.metadata.annotations = {}
 end

@@ -98,6 +98,26 @@ async fn leaders_that_change_degrade_nothing_unless_it_takes_long() {
     world.assert_condition(conditions::DEGRADED, "True", "ShardsWithoutLeader");
 }
 
+#[tokio::test]
+async fn a_slow_start_is_not_a_loss_of_leaders() {
+    let world = World::serving().await;
+    world.api.remove(&format!("{CORE}/pods/a"));
+    world.settle().await;
+    world.api.edit(&format!("{CORE}/pods/b"), |pod| {
+        for condition in pod["status"]["conditions"].as_array_mut().expect("conditions") {
+            condition["lastTransitionTime"] = "2027-01-15T08:00:00Z".into();
+        }
+    });
+    world.api.edit(&format!("{RHUMB}/vectordatabases/words"), |db| {
+        for condition in db["status"]["conditions"].as_array_mut().expect("conditions") {
+            condition["lastTransitionTime"] = "2026-01-01T00:00:00Z".into();
+        }
+    });
+    world.settle().await;
+    world.assert_condition(conditions::AVAILABLE, "False", "ShardsWithoutLeader");
+    world.assert_condition(conditions::DEGRADED, "False", "AsExpected");
+}
+
 /// Somebody else's, who labels it as the database's: it is not ours to delete.
 #[tokio::test]
 async fn without_a_network_policy_of_ours_others_stay() {
