@@ -25,7 +25,7 @@ RHUMB_BIN ?= $(CARGO_TARGET_DIR)/debug/rhumb
 ON_CLUSTER := RHUMB_CLUSTER=$(CLUSTER) RHUMB_BIN=$(RHUMB_BIN) RHUMB_OPERATOR_BIN=$(LIGHT_TARGET)/debug/rhumb-operator
 
 .PHONY: run build test fmt lint deny units openness generate sbom tools setup clean
-.PHONY: together apart programs operator cluster cluster-down e2e e2e-core e2e-failover
+.PHONY: together apart programs operator cluster cluster-down e2e e2e-core e2e-argocd e2e-failover
 
 run: build
 	$(CARGO_TARGET_DIR)/debug/rhumb serve --dev --store $(STORE) --listen $(LISTEN)
@@ -73,7 +73,7 @@ cluster-down:
 # On that cluster, or on yours: make e2e KUBECONFIG=...  On a cluster of this machine's own it
 # ends with the rights that nobody used.
 e2e: tools $(if $(RHUMB_E2E_KUBECONFIG),,build operator)
-	@$(ON_CLUSTER) RHUMB_AUDIT=1 CARGO_TARGET_DIR=$(LIGHT_TARGET) ./e2e/cluster/test.sh \
+	@$(ON_CLUSTER) RHUMB_AUDIT=1 RHUMB_ARGOCD=1 CARGO_TARGET_DIR=$(LIGHT_TARGET) ./e2e/cluster/test.sh \
 		cargo nextest run $(LIGHT) --no-fail-fast -E 'binary(cluster)'
 
 # What of it fits a run of the whole suite on two cores: what users meet every day, and the
@@ -86,6 +86,12 @@ CORE := test(/^(admit|status|api)::/) | test(/^chaos::pods::a_leader_that_(is_ki
 e2e-core: tools $(if $(RHUMB_E2E_KUBECONFIG),,build operator)
 	@$(ON_CLUSTER) CARGO_TARGET_DIR=$(LIGHT_TARGET) ./e2e/cluster/test.sh \
 		cargo nextest run $(LIGHT) --no-fail-fast -E 'binary(cluster) & ($(CORE))'
+
+# A real Argo CD beside the cluster (five minutes to build, once) and what docs/gitops.md
+# promises under it.
+e2e-argocd: tools build operator
+	@$(ON_CLUSTER) RHUMB_ARGOCD=1 CARGO_TARGET_DIR=$(LIGHT_TARGET) ./e2e/cluster/test.sh \
+		cargo nextest run $(LIGHT) --no-fail-fast -E 'binary(cluster) & test(/^gitops::/)'
 
 # How long a change of leaders is felt: rounds of a hand-over, kill -9 and a lost node.
 e2e-failover: build operator tools

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Prints the path of a program the tests use, building it from its Go module the first
-# time: go-tool.sh NAME VERSION PACKAGE.  Exit code 3: there is no Go toolchain for it.
+# time: go-tool.sh NAME VERSION PACKAGE [MODULE].  Exit code 3: there is no Go toolchain for
+# it.  MODULE has replace lines without which the package does not build: they hold only for
+# the main module, so they are copied into it.
 set -euo pipefail
 
-name=$1 version=$2 package=$3
+name=$1 version=$2 package=$3 module=${4:-}
 bin="${RHUMB_CACHE:-$HOME/.cache/rhumb}/bin"
 program="$bin/$name-$version"
 
@@ -21,6 +23,8 @@ if [ ! -x "$program" ]; then
     (
         cd "$work"
         printf 'module rhumb/%s\n\ngo 1.26\n' "$name" >go.mod
+        [ -z "$module" ] || "$go" mod download -json "$module@v$version" |
+            sed -n 's/.*"GoMod": "\(.*\)".*/\1/p' | xargs sed -n '/^replace/,/^)/p' >>go.mod
         "$go" get -tool "$package@v$version"
         CGO_ENABLED=0 "$go" build -trimpath -ldflags '-s -w' -o "$name" "$package"
     ) >&2

@@ -56,5 +56,5 @@ done
 drop_rules
 reconnect_pods
 ip link del rhumb0 2>/dev/null || true
-rm -rf "$work"/{parts,etcd,s3,s3-accounts,audit.log} "$work"/node*/{kubelet,logs,cni-ips,cni} "$run"
+rm -rf "$work"/{parts,etcd,s3,s3-accounts,audit.log,argocd} "$work"/node*/{kubelet,logs,cni-ips,cni} "$run"
 say "down"

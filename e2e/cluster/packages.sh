@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what nodes need and Debian has.
+# Installs what nodes need and Debian has; `packages.sh argocd`: what Argo CD needs.
 set -euo pipefail
 
 missing=()
 need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
+[ "${1:-}" != argocd ] || need redis-server redis-server
 need containerd containerd
 need runc runc
 need iptables iptables

@@ -2,6 +2,7 @@
 # Runs a command with a cluster to test: the one that RHUMB_E2E_KUBECONFIG names, else one of
 # this machine's own, which is taken down afterwards unless it was up before.
 #   test.sh COMMAND...        where the machine cannot, it says so and succeeds
+# RHUMB_ARGOCD=1: with Argo CD beside it, for which scenarios skip themselves elsewhere.
 # RHUMB_AUDIT=1: afterwards the rights of operator and data nodes are held against what was
 # used of them; on a cluster of this machine's own alone.
 set -euo pipefail
@@ -31,6 +32,7 @@ if [ -z "${RHUMB_E2E_KUBECONFIG:-}" ]; then
     fi
     "$here/up.sh" "$work"
     work=$(cd "$work" && pwd)
+    [ -z "${RHUMB_ARGOCD:-}" ] || "$here/argocd.sh" "$work" || [ $? = 3 ]
     export RHUMB_E2E_KUBECONFIG=$work/admin.conf RHUMB_E2E_MACHINE=$work
 fi
 status=0

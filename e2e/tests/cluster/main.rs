@@ -9,11 +9,12 @@
 //!
 //! - `admit`: what the API server refuses.  `status`: is what objects say true.
 //! - `api`: the REST API through any pod.  `e2e`: changes under load.
+//! - `gitops`: under a real Argo CD, where `e2e/cluster/argocd.sh` started one.
 //! - `chaos`: faults under load.  `failover`: how long they are felt; asked for by
 //!   `RHUMB_E2E_ROUNDS`.
 //!
-//! Names of test modules matter: `.config/nextest.toml` lets `e2e`, `chaos` and `failover`
-//! have the cluster for themselves.
+//! Names of test modules matter: `.config/nextest.toml` lets `e2e`, `gitops`,
+//! `chaos` and `failover` have the cluster for themselves.
 #![allow(
     clippy::disallowed_methods,
     reason = "a black box lives in real time, with real chance and real processes: nothing here is simulated"
@@ -24,5 +25,6 @@ mod api;
 mod chaos;
 mod e2e;
 mod failover;
+mod gitops;
 mod harness;
 mod status;

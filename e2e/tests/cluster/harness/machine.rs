@@ -27,6 +27,11 @@ impl Machine {
         Self { work }
     }
 
+    /// The folder of the repositories that Argo CD syncs from; there when Argo CD is.
+    pub fn repositories(&self) -> PathBuf {
+        self.work.join("argocd/git")
+    }
+
     /// The first process of a pod's container, as its node's containerd knows it.
     pub fn pid(&self, pod: &Pod) -> Result<Pid> {
         let (node, id) = (objects::node(pod)?, objects::container_id(pod)?);
