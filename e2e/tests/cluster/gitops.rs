@@ -7,16 +7,12 @@ mod commits;
 mod drift;
 mod sync;
 
-use rhumb_e2e::Client;
 use serde_json::{Value, json};
 
-use crate::harness::database::READY;
 use crate::harness::scenario::Scenario;
-use crate::harness::{Cluster, Database, wait_for};
+use crate::harness::{Cluster, Database};
 
 pub use application::{Application, under_argo};
-
-const ROWS: usize = 200;
 
 async fn cluster_with_argo() -> Option<Cluster> {
     let cluster = Cluster::connect_with_machine().await?;
@@ -50,23 +46,4 @@ async fn a_team<'a>(scenario: &Scenario<'a>, application: &Application, nodes: u
     application.healthy_at(&revision).await;
     database.is_ready().await.expect("what is Healthy is Ready");
     database
-}
-
-async fn fill(client: &Client) {
-    let rows: Vec<_> = (0..ROWS)
-        .map(|n| json!({ "id": format!("r{n}"), "n": n }))
-        .collect();
-    client
-        .write("words", &json!({ "upsert": rows }))
-        .await
-        .expect("written");
-}
-
-async fn assert_full(database: &Database<'_>) {
-    let client = database.client().await;
-    let rows = wait_for("all rows are read", READY, async || {
-        client.scan("words", "limit=1000").await
-    })
-    .await;
-    assert_eq!(rows.len(), ROWS);
 }

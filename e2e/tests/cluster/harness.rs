@@ -7,6 +7,7 @@ pub mod dump;
 pub mod machine;
 pub mod objects;
 pub mod pulse;
+pub mod rows;
 pub mod scenario;
 pub mod storm;
 pub mod wait;

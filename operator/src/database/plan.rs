@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use kube::core::Status;
 use rhumb_crds::names;
 use rhumb_crds::shard::{Shard, ShardNode};
@@ -339,8 +339,13 @@ fn node(pod: &Pod, revision: Option<&str>) -> Node {
 }
 
 pub fn condition(pod: &Pod, kind: &str) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == kind && c.status == "True"))
+    holding(pod, kind).is_some()
+}
+
+/// The condition of a pod, while it holds.
+pub fn holding<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|c| c.type_ == kind && c.status == "True")
 }
 
 /// Objects of ours that do not parse were written by another version: they look absent

@@ -14,7 +14,7 @@ use rhumb_crds::vector_database::{Clients, Endpoints, VectorDatabaseStatus};
 use serde_json::json;
 
 use super::admin::AdminKey;
-use super::plan::{Credentials, Plan, Sight, condition};
+use super::plan::{Credentials, Plan, Sight, condition, holding};
 use super::pod;
 
 /// What the API server said to an object of ours that it does not accept.
@@ -278,14 +278,9 @@ impl<'a> Facts<'a> {
 
     /// Since when there is a ready pod.
     fn ready_since(&self) -> Option<Timestamp> {
-        let ready = self.sight.pods.iter().filter_map(|pod| {
-            let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-            let ready = conditions
-                .iter()
-                .find(|c| c.type_ == "Ready" && c.status == "True")?;
-            Some(ready.last_transition_time.as_ref()?.0)
-        });
-        ready.min()
+        let ready = self.sight.pods.iter().filter_map(|pod| holding(pod, "Ready"));
+        let since = ready.filter_map(|ready| Some(ready.last_transition_time.as_ref()?.0));
+        since.min()
     }
 
     fn shards_ready(&self) -> Verdict {

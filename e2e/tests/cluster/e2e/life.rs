@@ -7,34 +7,16 @@ use rhumb_e2e::Client;
 use serde_json::json;
 
 use crate::harness::cluster::{OPERATOR, OPERATOR_NAMESPACE};
-use crate::harness::database::READY;
 use crate::harness::scenario::scenario;
 use crate::harness::wait::expect_eq;
-use crate::harness::{Cluster, Database, wait_for};
-
-const ROWS: usize = 200;
+use crate::harness::{Cluster, Database, rows};
 
 async fn fill(client: &Client) {
     client
         .create("c", &json!({"fields": {"n": "int"}, "partitions": 4}))
         .await
         .expect("created");
-    let rows: Vec<_> = (0..ROWS)
-        .map(|n| json!({"id": format!("r{n}"), "n": n}))
-        .collect();
-    client
-        .write("c", &json!({"upsert": rows}))
-        .await
-        .expect("written");
-}
-
-async fn assert_full(database: &Database<'_>) {
-    let client = database.client().await;
-    let rows = wait_for("all rows are read", READY, async || {
-        client.scan("c", "limit=1000").await
-    })
-    .await;
-    assert_eq!(rows.len(), ROWS);
+    rows::fill(client, "c").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -50,7 +32,7 @@ async fn a_database_that_is_deleted_and_made_again_finds_its_data() {
         database.apply().await;
         let after = database.ready().await.status.expect("a status").database_uid;
         assert_eq!(before, after, "another database lies in the bucket");
-        assert_full(&database).await;
+        rows::assert_full(&database, "c").await;
     })
     .await;
 }
@@ -80,7 +62,7 @@ async fn the_bucket_alone_brings_everything_back() {
         let deployments: Api<Deployment> = cluster.namespaced(OPERATOR_NAMESPACE);
         database.apply().await;
         database.ready().await;
-        assert_full(&database).await;
+        rows::assert_full(&database, "c").await;
         let operator = deployments.get(OPERATOR).await.expect("there").status;
         assert_eq!(operator.and_then(|status| status.replicas), Some(2));
     })
@@ -104,7 +86,7 @@ async fn another_name_over_the_same_prefix_finds_the_same_data() {
             .with("spec.objectStore.prefix", prefix);
         second.apply().await;
         second.ready().await;
-        assert_full(&second).await;
+        rows::assert_full(&second, "c").await;
     })
     .await;
 }

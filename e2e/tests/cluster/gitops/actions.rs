@@ -48,10 +48,7 @@ async fn a_database_is_restarted_paused_and_resumed() {
         application.act("one", namespace, "resume").await;
         application.becomes("Healthy").await;
         offered(true, true, false).await;
-        for seen in application.since(&synced) {
-            let now = (seen.sync.as_str(), &seen.finished);
-            assert_eq!(now, ("Synced", &synced.finished), "{seen:?}");
-        }
+        application.assert_left_alone_since(&synced);
 
         // It does: self-heal puts its word back.
         let running = database.with("spec.paused", false.into());

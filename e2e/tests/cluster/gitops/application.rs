@@ -213,6 +213,14 @@ impl Application {
         since
     }
 
+    /// From that moment on it was as Git has it, and nothing was synced.
+    pub fn assert_left_alone_since(&self, moment: &Seen) {
+        for seen in self.since(moment) {
+            let now = (seen.sync.as_str(), &seen.finished);
+            assert_eq!(now, ("Synced", &moment.finished), "{seen:?}");
+        }
+    }
+
     pub async fn healthy_at(&self, revision: &str) -> Seen {
         wait_for("Argo CD says Synced and Healthy", PATIENCE, async || {
             let seen = self.now().await?;

@@ -6,11 +6,11 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
 
-use super::{Application, a_team, assert_full, cluster_with_argo, fill, under_argo, words};
+use super::{Application, a_team, cluster_with_argo, under_argo, words};
 use crate::harness::database::{READY, SOON};
 use crate::harness::scenario::scenario;
 use crate::harness::wait::expect_eq;
-use crate::harness::wait_for;
+use crate::harness::{rows, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_scales_a_database_and_adds_a_field() {
@@ -20,7 +20,7 @@ async fn a_commit_scales_a_database_and_adds_a_field() {
     under_argo(&cluster, "argo-commit", async |scenario, application| {
         let database = a_team(scenario, application, 1).await;
         let client = database.client().await;
-        fill(&client).await;
+        rows::fill(&client, "words").await;
         let two = scenario.unborn("one").await;
         let more = words(json!({ "more": { "type": "string" } }));
         let revision = application
@@ -29,7 +29,7 @@ async fn a_commit_scales_a_database_and_adds_a_field() {
         application.healthy_at(&revision).await;
         two.is_ready().await.expect("what is Healthy is Ready");
         assert_eq!(two.ready_pods().await.expect("pods").len(), 2);
-        assert_full(&two).await;
+        rows::assert_full(&two, "words").await;
         let info = client
             .get("/v1/collections/words")
             .send()
@@ -54,7 +54,7 @@ async fn a_commit_that_drops_a_field_fails_to_sync_and_says_why() {
         application
             .watched(async || {
                 let database = a_team(scenario, &application, 1).await;
-                fill(&database.client().await).await;
+                rows::fill(&database.client().await, "words").await;
                 let mut lossy = words(json!({ "other": { "type": "int" } }));
                 lossy["spec"]["fields"]
                     .as_object_mut()
@@ -72,7 +72,7 @@ async fn a_commit_that_drops_a_field_fails_to_sync_and_says_why() {
                 refused(&application, "a field keeps its type: add another field").await;
                 let revision = application.revert(2).await;
                 application.healthy_at(&revision).await;
-                assert_full(&database).await;
+                rows::assert_full(&database, "words").await;
             })
             .await;
     })
@@ -128,7 +128,7 @@ async fn a_database_that_is_pruned_comes_back_with_its_commit() {
     };
     under_argo(&cluster, "argo-pruned", async |scenario, application| {
         let database = a_team(scenario, application, 2).await;
-        fill(&database.client().await).await;
+        rows::fill(&database.client().await, "words").await;
         let before = database.ready().await.status.expect("a status").database_uid;
         let revision = application.commit(&[("database", None), ("words", None)]).await;
         application.healthy_at(&revision).await;
@@ -149,7 +149,7 @@ async fn a_database_that_is_pruned_comes_back_with_its_commit() {
         application.healthy_at(&revision).await;
         let after = database.ready().await.status.expect("a status").database_uid;
         assert_eq!(before, after, "another database lies in the bucket");
-        assert_full(&database).await;
+        rows::assert_full(&database, "words").await;
         wait_for("nothing differs", SOON, async || {
             expect_eq(application.now().await?.sync.as_str(), "Synced")
         })

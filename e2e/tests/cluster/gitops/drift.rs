@@ -6,10 +6,10 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::{a_team, assert_full, cluster_with_argo, fill, under_argo};
+use super::{a_team, cluster_with_argo, under_argo};
 use crate::harness::database::READY;
 use crate::harness::wait::expect_eq;
-use crate::harness::wait_for;
+use crate::harness::{rows, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spec_that_is_edited_by_hand_follows_git_again() {
@@ -71,10 +71,7 @@ async fn children_are_the_operators_and_no_business_of_argo_cd() {
         })
         .await;
         application.becomes("Healthy").await;
-        for seen in application.since(&synced) {
-            let now = (seen.sync.as_str(), &seen.finished);
-            assert_eq!(now, ("Synced", &synced.finished), "{seen:?}");
-        }
+        application.assert_left_alone_since(&synced);
     })
     .await;
 }
@@ -86,7 +83,7 @@ async fn a_database_that_is_deleted_by_hand_is_made_again_with_its_data() {
     };
     under_argo(&cluster, "argo-deleted", async |scenario, application| {
         let database = a_team(scenario, application, 1).await;
-        fill(&database.client().await).await;
+        rows::fill(&database.client().await, "words").await;
         let before = database.ready().await;
         let deleted = database.api().delete("one", &DeleteParams::default()).await;
         deleted.expect("deleted");
@@ -98,7 +95,7 @@ async fn a_database_that_is_deleted_by_hand_is_made_again_with_its_data() {
         })
         .await;
         application.becomes("Healthy").await;
-        assert_full(&database).await;
+        rows::assert_full(&database, "words").await;
     })
     .await;
 }

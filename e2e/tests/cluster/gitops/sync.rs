@@ -8,11 +8,11 @@ use rhumb_crds::{Collection, conditions};
 use serde_json::{Value, json};
 
 use super::application::Seen;
-use super::{Application, cluster_with_argo, fill, under_argo, words};
-use crate::harness::Database;
+use super::{Application, cluster_with_argo, under_argo, words};
 use crate::harness::machine::for_a_while;
 use crate::harness::pulse::Pulse;
 use crate::harness::scenario::{Scenario, scenario};
+use crate::harness::{Database, rows};
 
 /// The operator looks at everything at least once in it; Argo CD every five seconds.
 const PEACE: Duration = Duration::from_secs(70);
@@ -103,7 +103,7 @@ async fn syncs_once(scenario: &Scenario<'_>, way: &str, more: Value) {
             assert_progressed(&application, &revision);
 
             let client = database.client().await;
-            fill(&client).await;
+            rows::fill(&client, "words").await;
             let pulse = Pulse::start(&client, "pulse").await;
             for_a_while(PEACE).await;
             drop(pulse);

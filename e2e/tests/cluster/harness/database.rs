@@ -21,9 +21,9 @@ use tokio::task::AbortHandle;
 use super::wait::expect_eq;
 use super::{Cluster, objects, wait_for};
 
-/// From nothing to serving, on two busy cores.
 /// How far proxies of Services may be behind.
 const PROXIES: Duration = Duration::from_secs(3);
+/// From nothing to serving, on two busy cores.
 pub const READY: Duration = Duration::from_secs(120);
 /// For what an operator does at once.
 pub const SOON: Duration = Duration::from_secs(30);
