@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::{Message, Rule};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,16 +28,23 @@ use serde_json::{Value, json};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Id", type_ = "string", json_path = ".status.id", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1),
-    validation = kube::core::Rule::new("has(self.spec.name) || self.metadata.name.size() <= 128 && self.metadata.name.matches('^[a-z0-9][a-z0-9_-]*$')")
+    validation = Rule::new("has(self.spec.name) || self.metadata.name.size() <= 128 && self.metadata.name.matches('^[a-z0-9][a-z0-9_-]*$')")
         .message("the resource's name is not a collection's name (a-z, 0-9, _ and -, at most 128): set spec.name"),
+    validation = once_in_effect("self.spec.databaseRef == oldSelf.spec.databaseRef")
+        .field_path(".spec.databaseRef").message("a collection cannot move to another database"),
+    validation = once_in_effect(&format!("{} == {}", name("self"), name("oldSelf")))
+        .field_path(".spec.name").message("the name of a collection cannot be changed: create another one"),
+    validation = unless_refused("self.spec.partitions == oldSelf.spec.partitions")
+        .field_path(".spec.partitions").message("the number of partitions cannot be changed"),
+    validation = no_field("!(name in self.spec.fields)", "a declared field cannot be removed: its data would be lost"),
+    validation = no_field(&changed(&[("type", "''"), ("list", "false")]), "a field keeps its type: add another field"),
+    validation = no_field(
+        &changed(&[("dim", "0"), ("metric", "'cosine'"), ("element", "'f32'")]),
+        "dim, metric and element of a vector cannot be changed: add another field",
+    ),
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = kube::core::Rule::new("(has(self.name) ? self.name : '') == (has(oldSelf.name) ? oldSelf.name : '')")
-        .message("the name of a collection cannot be changed: create another one"),
-)]
 pub struct CollectionSpec {
-    #[x_kube(validation = kube::core::Rule::new("self == oldSelf").message("a collection cannot move to another database"))]
     pub database_ref: DatabaseRef,
     /// The collection's name in the API; the resource's name when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,24 +55,76 @@ pub struct CollectionSpec {
     #[serde(default)]
     #[schemars(extend("maxProperties" = 128))]
     #[x_kube(
-        validation = kube::core::Rule::new("oldSelf.all(name, name in self)").message("a declared field cannot be removed: its data would be lost"),
+        validation = Rule::new("self.all(name, !(name in ['false', 'true', 'null']))")
+            .message("an unquoted n, no, off, y, yes, on or ~ is false, true or null to YAML: write the field's name in quotes, like \"n\""),
     )]
     pub fields: BTreeMap<String, Field>,
     #[serde(default = "one_partition")]
     #[schemars(range(min = 1, max = 64))]
-    #[x_kube(validation = kube::core::Rule::new("self == oldSelf").message("the number of partitions cannot be changed"))]
     pub partitions: u32,
     /// How much the collection may hold; it can be raised and lowered at any time. Left out,
     /// it stays as it is; `{}` takes it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<Quota>,
-    /// What happens to the documents when this resource is deleted.
+    /// What happens to the documents when this resource is deleted. `Delete` needs the data
+    /// nodes: delete the database, if that is to go too, after this.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
 }
 
 fn one_partition() -> u32 {
     1
+}
+
+/// A rule over changes of a collection that took effect.  Until then nothing is there that
+/// could be lost, and a mistake is corrected where it was made.
+fn once_in_effect(rule: &str) -> Rule {
+    Rule::new(format!(
+        "!has(oldSelf.status) || !has(oldSelf.status.id) || ({rule})"
+    ))
+}
+
+/// The same, but while the database refuses what is declared any other declaration may help.
+/// Documents do not depend on it: the operator takes nothing away from what is there.
+fn unless_refused(rule: &str) -> Rule {
+    once_in_effect(&format!(
+        "oldSelf.status.conditions.exists(c, c.type == 'Stalled') || ({rule})"
+    ))
+}
+
+/// No field that was declared is, under its `name`, one of `these` now.  The message names the
+/// first: all of them would cost more than the API server lets a rule cost.
+fn no_field(these: &str, message: &str) -> Rule {
+    let found = format!("oldSelf.spec.fields.filter(name, {these})");
+    unless_refused(&format!("{found}.size() == 0"))
+        .field_path(".spec.fields")
+        .message(Message::Expression(format!("'{message} (' + {found}[0] + ')'")))
+}
+
+/// Fields of which one of the `settings` is another now; each comes with what it is when it
+/// is left out.
+fn changed(settings: &[(&str, &str)]) -> String {
+    let differ = settings.iter().map(|(setting, default)| {
+        let path = format!("spec.fields[name].{setting}");
+        format!(
+            "{} != {}",
+            or("self", &path, default),
+            or("oldSelf", &path, default)
+        )
+    });
+    let differ: Vec<String> = differ.collect();
+    format!("name in self.spec.fields && ({})", differ.join(" || "))
+}
+
+/// `orValue()` would be shorter.  The API server takes what comes out of it for endless, and
+/// refuses the rule as too costly.
+fn or(side: &str, path: &str, default: &str) -> String {
+    format!("(has({side}.{path}) ? {side}.{path} : {default})")
+}
+
+/// What the collection is called, in an object or in the one before.
+fn name(side: &str) -> String {
+    or(side, "spec.name", "self.metadata.name")
 }
 
 /// What is left out has no bound. Whatever the quota, documents that are there can be
@@ -102,16 +162,12 @@ pub enum ReclaimPolicy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = kube::core::Rule::new("(self.type == 'vector') == has(self.dim)").message("a vector needs dim, and nothing else has one"),
-    validation = kube::core::Rule::new("self.type == 'vector' || !has(self.metric) && !has(self.element) && !has(self.index)")
+    validation = Rule::new("(self.type == 'vector') == has(self.dim)").message("a vector needs dim, and nothing else has one"),
+    validation = Rule::new("self.type == 'vector' || !has(self.metric) && !has(self.element) && !has(self.index)")
         .message("metric, element and index are for vectors"),
-    validation = kube::core::Rule::new("self.type == 'text' || !has(self.language)").message("language is for text"),
-    validation = kube::core::Rule::new("!has(self.list) || !self.list || !(self.type in ['vector', 'text', 'json'])")
+    validation = Rule::new("self.type == 'text' || !has(self.language)").message("language is for text"),
+    validation = Rule::new("!has(self.list) || !self.list || !(self.type in ['vector', 'text', 'json'])")
         .message("there are no lists of vector, text or json"),
-    validation = kube::core::Rule::new("self.type == oldSelf.type && (has(self.list) && self.list) == (has(oldSelf.list) && oldSelf.list)")
-        .message("a field keeps its type: add another field"),
-    validation = kube::core::Rule::new("(has(self.dim) ? self.dim : 0) == (has(oldSelf.dim) ? oldSelf.dim : 0) && (has(self.metric) ? self.metric : 'cosine') == (has(oldSelf.metric) ? oldSelf.metric : 'cosine') && (has(self.element) ? self.element : 'f32') == (has(oldSelf.element) ? oldSelf.element : 'f32')")
-        .message("dim, metric and element of a vector cannot be changed: add another field"),
 )]
 pub struct Field {
     #[serde(rename = "type")]
@@ -185,6 +241,8 @@ pub struct CollectionStatus {
     #[schemars(schema_with = "crate::conditions::schema")]
     pub conditions: Vec<Condition>,
     /// The collection's id in the bucket; another one after it was deleted and created again.
+    /// Until there is one, everything in the spec may be changed; from then on nothing that
+    /// would lose data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }

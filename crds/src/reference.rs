@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
 
 /// Types of Kubernetes itself are named, not spelled out.
@@ -130,19 +130,7 @@ fn kind(schema: &JSONSchemaProps) -> String {
 
 fn rules(schema: &JSONSchemaProps, path: &str) -> Vec<String> {
     let own = schema.x_kubernetes_validations.iter().flatten();
-    let at = if path.is_empty() {
-        String::new()
-    } else {
-        format!("`{path}`: ")
-    };
-    let mut found: Vec<String> = own
-        .map(|rule| {
-            format!(
-                "{at}{}",
-                rule.message.clone().unwrap_or_else(|| rule.rule.clone())
-            )
-        })
-        .collect();
+    let mut found: Vec<String> = own.map(|rule| described(rule, path)).collect();
     for (name, property) in schema.properties.iter().flatten() {
         let path = if path.is_empty() {
             name.clone()
@@ -155,6 +143,20 @@ fn rules(schema: &JSONSchemaProps, path: &str) -> Vec<String> {
         }
     }
     found
+}
+
+fn described(rule: &ValidationRule, path: &str) -> String {
+    let path = format!("{path}{}", rule.field_path.as_deref().unwrap_or_default());
+    let constant = |expression: &String| expression.split('\'').nth(1).map(str::to_owned);
+    let named = rule.message_expression.as_ref().and_then(constant);
+    let message = rule.message.clone().or(named);
+    // What the message names, in parentheses, is found when the rule is broken.
+    let message = message.unwrap_or_else(|| rule.rule.clone());
+    let message = message.trim_end_matches(" (");
+    match path.trim_start_matches('.') {
+        "" => message.to_owned(),
+        path => format!("`{path}`: {message}"),
+    }
 }
 
 /// One line, safe in a table.

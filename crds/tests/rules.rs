@@ -46,6 +46,17 @@ fn collection() -> Value {
     })
 }
 
+/// A collection that the operator brought about.
+fn in_effect() -> Value {
+    let status = json!({ "id": "01ID", "conditions": [condition("Ready", "AsDeclared")] });
+    with(collection(), "status", status)
+}
+
+fn condition(kind: &str, reason: &str) -> Value {
+    let since = "2026-01-01T00:00:00Z";
+    json!({ "type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": since })
+}
+
 /// `object` with `value` at `path`.
 fn with(mut object: Value, path: &str, value: Value) -> Value {
     let mut at = &mut object;
@@ -155,7 +166,7 @@ fn a_lease_outlasts_its_renewal_and_that_its_retry() {
 
 #[test]
 fn a_schema_may_grow_and_never_lose() {
-    let old = collection();
+    let old = in_effect();
     assert_accepted(
         with(old.clone(), "spec.fields.new", json!({ "type": "int" })),
         Some(&old),
@@ -165,7 +176,7 @@ fn a_schema_may_grow_and_never_lose() {
         "spec.fields",
         json!({ "v": { "type": "vector", "dim": 3 } }),
     );
-    assert_refused(without, Some(&old), "cannot be removed");
+    assert_refused(without, Some(&old), "its data would be lost (tags)");
     let dim = with(old.clone(), "spec.fields.v.dim", json!(4));
     assert_refused(dim, Some(&old), "dim, metric and element");
     let kind = with(
@@ -216,21 +227,78 @@ fn a_quota_goes_up_and_down_and_away() {
     assert_accepted(collection(), Some(&five));
 }
 
+/// Each is refused of a collection in effect.
+fn changes(old: &Value) -> [(Value, &'static str); 6] {
+    let change = |path: &str, value: Value| with(old.clone(), path, value);
+    let vector = json!({ "v": { "type": "vector", "dim": 3 } });
+    [
+        (
+            change("spec.databaseRef.name", json!("other")),
+            "another database",
+        ),
+        (change("spec.name", json!("other")), "name of a collection"),
+        (change("spec.partitions", json!(2)), "number of partitions"),
+        (change("spec.fields", vector), "cannot be removed"),
+        (change("spec.fields.tags.type", json!("int")), "keeps its type"),
+        (change("spec.fields.v.dim", json!(4)), "dim, metric and element"),
+    ]
+}
+
 #[test]
 fn a_collection_stays_where_it_is() {
-    let old = collection();
-    assert_refused(
-        with(old.clone(), "spec.databaseRef.name", json!("other")),
-        Some(&old),
-        "another database",
-    );
-    assert_refused(
-        with(old.clone(), "spec.name", json!("other")),
-        Some(&old),
-        "cannot be changed",
-    );
-    let two = with(old.clone(), "spec.partitions", json!(2));
-    let one = with(old.clone(), "spec.partitions", json!(1));
-    assert_refused(two, Some(&one), "partitions");
+    let old = in_effect();
+    for (changed, why) in changes(&old) {
+        assert_refused(changed, Some(&old), why);
+    }
+    // The default spelled out is no change.
+    assert_accepted(with(old.clone(), "spec.name", json!("words")), Some(&old));
     assert_refused(with(old, "metadata.name", json!("a.b")), None, "spec.name");
+}
+
+#[test]
+fn until_it_takes_effect_a_mistake_is_corrected_where_it_was_made() {
+    let refused = json!({ "conditions": [condition("Stalled", "Refused")] });
+    for old in [collection(), with(collection(), "status", refused)] {
+        for (changed, _) in changes(&old) {
+            assert_accepted(changed, Some(&old));
+        }
+    }
+}
+
+/// A field that the database refuses goes with the revert; the documents stay where they are.
+#[test]
+fn what_is_refused_is_corrected_too_and_stays_in_its_database() {
+    let old = with(
+        in_effect(),
+        "status.conditions",
+        json!([condition("Stalled", "Refused")]),
+    );
+    let [elsewhere, renamed, corrections @ ..] = changes(&old);
+    for (moved, why) in [elsewhere, renamed] {
+        assert_refused(moved, Some(&old), why);
+    }
+    for (corrected, _) in corrections {
+        assert_accepted(corrected, Some(&old));
+    }
+}
+
+/// YAML of 1.1, which kubectl and Argo CD read, has more booleans than one thinks of.
+#[test]
+fn a_field_whose_name_was_not_quoted_is_refused() {
+    for name in ["false", "true", "null"] {
+        let object = with(
+            collection(),
+            &format!("spec.fields.{name}"),
+            json!({ "type": "int" }),
+        );
+        assert_refused(object, None, "name in quotes");
+    }
+    for name in ["n", "y", "falsehood", "True"] {
+        let object = with(
+            collection(),
+            &format!("spec.fields.{name}"),
+            json!({ "type": "int" }),
+        );
+        assert_accepted(object, None);
+    }
 }

@@ -3,6 +3,7 @@
 mod door;
 mod plan;
 mod reconcile;
+mod retire;
 
 pub use reconcile::reconcile;
 

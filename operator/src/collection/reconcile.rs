@@ -14,15 +14,16 @@ use serde_json::{Value, json};
 
 use super::door::{Answer, Door, Shut};
 use super::plan::{Step, plan};
+use super::retire::retire;
 use crate::cluster::MANAGER;
 use crate::context::{Context, Error};
 
 /// Somebody may change a collection over REST: we hear of it by looking.
 const LOOK_AGAIN: Duration = Duration::from_secs(120);
-const LOOK_SOON: Duration = Duration::from_secs(5);
+pub(super) const LOOK_SOON: Duration = Duration::from_secs(5);
 
 /// What came of it, in words for `Ready`.
-enum Outcome {
+pub(super) enum Outcome {
     Ready {
         id: Option<String>,
     },
@@ -67,7 +68,7 @@ fn waiting(reason: &'static str, message: impl Into<String>) -> Outcome {
 }
 
 /// The way to the collection, once its database serves.
-async fn door(
+pub(super) async fn door(
     collection: &Collection,
     database: Option<&VectorDatabase>,
     context: &Context,
@@ -122,7 +123,7 @@ fn id(info: Option<&Value>) -> Option<String> {
 }
 
 impl Answer {
-    fn outcome(self) -> Outcome {
+    pub(super) fn outcome(self) -> Outcome {
         match self.status {
             // Busy, racing or briefly without a leader: the same request may succeed later.
             408 | 409 | 429 => waiting("DatabaseBusy", self.detail),
@@ -134,40 +135,11 @@ impl Answer {
     }
 }
 
-/// The documents go before the resource does, unless their database has gone already.
-async fn retire(
-    collection: &Collection,
-    database: Option<&VectorDatabase>,
-    context: &Context,
-) -> Result<Next, Error> {
-    if !has_finalizer(collection) {
-        return Ok(Next::await_change());
-    }
-    if database.is_some_and(|database| database.metadata.deletion_timestamp.is_none()) {
-        let door = match door(collection, database, context).await? {
-            Ok(door) => door,
-            Err(outcome) => {
-                report(collection, outcome, context).await?;
-                return Ok(Next::requeue(LOOK_SOON));
-            }
-        };
-        match door.call(reqwest::Method::DELETE, None).await {
-            Ok(_) | Err(Answer { status: 404, .. }) => {}
-            Err(answer) => {
-                report(collection, answer.outcome(), context).await?;
-                return Ok(Next::requeue(LOOK_SOON));
-            }
-        }
-    }
-    set_finalizer(collection, context, false).await?;
-    Ok(Next::await_change())
-}
-
-fn has_finalizer(collection: &Collection) -> bool {
+pub(super) fn has_finalizer(collection: &Collection) -> bool {
     collection.finalizers().iter().any(|f| f == COLLECTION_FINALIZER)
 }
 
-async fn set_finalizer(collection: &Collection, context: &Context, on: bool) -> Result<(), Error> {
+pub(super) async fn set_finalizer(collection: &Collection, context: &Context, on: bool) -> Result<(), Error> {
     let mut finalizers: Vec<&str> = collection.finalizers().iter().map(String::as_str).collect();
     finalizers.retain(|f| *f != COLLECTION_FINALIZER);
     if on {
@@ -194,7 +166,11 @@ async fn set_finalizer(collection: &Collection, context: &Context, on: bool) -> 
     }
 }
 
-async fn report(collection: &Collection, outcome: Outcome, context: &Context) -> Result<(), Error> {
+pub(super) async fn report(
+    collection: &Collection,
+    outcome: Outcome,
+    context: &Context,
+) -> Result<(), Error> {
     let old = collection.status.clone().unwrap_or_default();
     let (verdicts, id) = match outcome {
         Outcome::Ready { id } => (vec![Verdict::new(conditions::READY, true, "AsDeclared", "")], id),

@@ -7,12 +7,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::put;
 use axum::{Json, Router};
-use rhumb_crds::{Collection, conditions};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rhumb_crds::{Collection, VectorDatabase, conditions};
 use rhumb_seams::{Clock, OnExit, Tasks};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::plan::{Step, plan};
+use super::plan::{Step, left_behind, plan, waits};
 use super::reconcile;
 use crate::context::{Context, Settings};
 use rhumb_fake_api::FakeApi;
@@ -159,6 +160,44 @@ impl World {
         self.api.edit(&format!("{RHUMB}/collections/words"), edit);
     }
 
+    /// Somebody deletes the resource.
+    async fn retire(&self) {
+        self.edit(|collection| collection["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
+        self.settle().await;
+    }
+
+    /// The database was deleted `when` seconds from now, and is still there.
+    fn lose_database(&self, when: i64) {
+        let now = self.context.now() + SignedDuration::from_secs(when);
+        self.api.edit(&format!("{RHUMB}/vectordatabases/small"), |db| {
+            db["metadata"]["deletionTimestamp"] = now.to_string().into();
+            db["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+        });
+    }
+
+    /// Nobody answers at its endpoint any more.
+    fn lose_nodes(&self) {
+        self.api.edit(&format!("{RHUMB}/vectordatabases/small"), |db| {
+            db["status"]["endpoints"]["rest"] = "http://127.0.0.1:1".into();
+        });
+    }
+
+    fn is_held(&self) -> bool {
+        let finalizers = self.get()["metadata"]["finalizers"].clone();
+        finalizers.as_array().is_some_and(|held| !held.is_empty())
+    }
+
+    /// The notes of warnings.
+    fn warnings(&self) -> Vec<String> {
+        let paths = self.api.paths();
+        let events = paths.iter().filter(|path| path.contains("/events/"));
+        let events = events.map(|path| self.api.get(path).expect("listed"));
+        let warnings = events.filter(|event| event["type"] == "Warning");
+        warnings
+            .map(|event| event["note"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
     fn ready(&self) -> (String, String, String) {
         let collection: Collection = serde_json::from_value(self.get()).expect("a collection");
         let status = collection.status.expect("a status");
@@ -231,37 +270,136 @@ async fn what_the_database_refuses_is_quoted_and_stalls() {
 #[tokio::test]
 async fn documents_stay_unless_the_policy_says_delete() {
     for (policy, requests) in [("Retain", vec![]), ("Delete", vec!["DELETE words".to_owned()])] {
-        let mut spec = spec();
-        spec["reclaimPolicy"] = policy.into();
-        let world = World::new(spec).await;
+        let world = World::new(reclaimed(policy)).await;
         world.settle().await;
-        let finalizers = world.get()["metadata"]["finalizers"].clone();
-        assert_eq!(
-            finalizers.as_array().is_some_and(|f| !f.is_empty()),
-            policy == "Delete"
-        );
+        assert_eq!(world.is_held(), policy == "Delete");
         world.requests();
-        world.edit(|collection| collection["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
-        world.settle().await;
+        world.retire().await;
         assert_eq!(world.requests(), requests);
-        let finalizers = world.get()["metadata"]["finalizers"].clone();
-        assert!(finalizers.as_array().is_none_or(Vec::is_empty), "{finalizers}");
+        assert!(!world.is_held());
+        assert_eq!(world.warnings(), Vec::<String>::new());
     }
 }
 
-#[tokio::test]
-async fn a_collection_whose_database_is_gone_can_go_too() {
+fn reclaimed(policy: &str) -> Value {
     let mut spec = spec();
-    spec["reclaimPolicy"] = "Delete".into();
-    let world = World::new(spec).await;
+    spec["reclaimPolicy"] = policy.into();
+    spec
+}
+
+#[tokio::test]
+async fn a_collection_whose_database_is_gone_goes_too_and_says_what_stays() {
+    let world = World::new(reclaimed("Delete")).await;
     world.settle().await;
     world.api.remove(&format!("{RHUMB}/vectordatabases/small"));
-    world.edit(|collection| collection["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
-    world.settle().await;
+    world.retire().await;
+    assert!(!world.is_held());
+    let warnings = world.warnings();
     assert!(
-        world.get()["metadata"]["finalizers"]
-            .as_array()
-            .is_none_or(Vec::is_empty)
+        warnings[0].contains("still in the bucket of VectorDatabase small"),
+        "{warnings:?}"
+    );
+}
+
+/// One commit takes both away: Argo CD deletes in the foreground, and data nodes may still
+/// answer.
+#[tokio::test]
+async fn documents_go_while_the_data_nodes_of_a_deleted_database_answer() {
+    let world = World::new(reclaimed("Delete")).await;
+    world.settle().await;
+    world.requests();
+    world.lose_database(-3600);
+    world.retire().await;
+    assert_eq!(world.requests(), ["DELETE words"]);
+    assert!(!world.is_held());
+    assert_eq!(world.warnings(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn data_nodes_that_will_not_come_back_are_waited_for_only_so_long() {
+    let world = World::new(reclaimed("Delete")).await;
+    world.settle().await;
+    world.lose_nodes();
+    world.retire().await;
+    assert!(world.is_held(), "its database lives");
+    world.lose_database(-29);
+    world.settle().await;
+    assert!(world.is_held(), "they may still answer");
+    world.lose_database(-30);
+    world.settle().await;
+    assert!(!world.is_held());
+    assert!(world.warnings().concat().contains("still in bucket vectors"));
+}
+
+#[test]
+fn nobody_is_told_of_documents_that_never_were() {
+    let object = |status: Value| -> Collection {
+        serde_json::from_value(json!({
+            "apiVersion": "rhumb.dev/v1alpha1", "kind": "Collection", "metadata": { "name": "words" },
+            "spec": spec(), "status": status
+        }))
+        .expect("a collection")
+    };
+    let database: VectorDatabase = serde_json::from_value(json!({
+        "apiVersion": "rhumb.dev/v1alpha1", "kind": "VectorDatabase", "metadata": { "name": "small" },
+        "spec": { "objectStore": { "bucket": "vectors", "prefix": "a/b" } }
+    }))
+    .expect("a database");
+    assert_eq!(left_behind(&object(Value::Null), Some(&database)), None);
+    let note = left_behind(&object(json!({ "id": "01ID" })), Some(&database)).expect("there are some");
+    assert!(note.contains("bucket vectors below a/b"), "{note}");
+    assert!(!waits(None, Timestamp::UNIX_EPOCH));
+    assert!(waits(Some(&database), Timestamp::UNIX_EPOCH));
+}
+
+/// A resource that was refused, because something else has its name, takes nothing with it.
+#[tokio::test]
+async fn what_a_resource_contradicts_outlives_it() {
+    let world = World::new(reclaimed("Delete")).await;
+    let theirs = json!({ "id": "01THEIRS", "partitions": 1, "fields": { "v": "string" } });
+    world
+        .database
+        .with(|all, _| all.insert("words".into(), theirs.clone()));
+    world.settle().await;
+    assert_eq!(world.ready().1, "Refused");
+    world.retire().await;
+    assert_eq!(world.requests(), Vec::<String>::new());
+    assert_eq!(
+        world.database.with(|all, _| all.get("words").cloned()),
+        Some(theirs)
+    );
+    assert!(!world.is_held());
+    assert!(world.warnings().concat().contains("was not deleted"));
+}
+
+/// The operator ended after it had created the collection and before it could say so, and the
+/// spec, which nothing protected yet, is another one now.
+#[tokio::test]
+async fn a_spec_that_changed_before_its_collection_was_known_is_refused_until_it_fits() {
+    let world = World::new(spec()).await;
+    world.settle().await;
+    world.edit(|collection| {
+        collection["status"] = Value::Null;
+        collection["spec"]["fields"]["v"]["dim"] = 4.into();
+        collection["spec"]["partitions"] = 2.into();
+    });
+    world.requests();
+    world.settle().await;
+    assert_eq!(world.requests(), Vec::<String>::new());
+    let (_, reason, message) = world.ready();
+    assert_eq!(reason, "Refused");
+    assert_eq!(
+        message,
+        "the collection has 1 partitions, not 2, and their number cannot be changed: declare 1, or another name; \
+         field v has another dim in the collection (3, not 4): declare it as it is there, or add another field"
+    );
+    assert_eq!(world.get()["status"]["id"], Value::Null, "it can be corrected");
+    world.edit(|collection| collection["spec"] = spec());
+    world.settle().await;
+    assert_eq!(world.requests(), Vec::<String>::new());
+    assert_eq!(
+        (world.ready().0.as_str(), &world.get()["status"]["id"]),
+        ("True", &json!("01ID"))
     );
 }
 
@@ -287,24 +425,32 @@ fn what_would_lose_data_is_refused_and_settings_are_patched() {
             .expect("a spec")
     };
     let found = |field: Value| json!({ "partitions": 1, "fields": { "f": field } });
-    let refused = |step: Step| matches!(step, Step::Refuse(_));
-    assert!(refused(plan(
-        &spec(json!({ "type": "int" })),
-        Some(&found(json!("string")))
-    )));
-    assert!(refused(plan(
-        &spec(json!({ "type": "string" })),
-        Some(&found(json!(["string"])))
-    )));
     let vector = |dim: u32, index: &str| json!({ "type": "vector", "dim": dim, "index": index });
-    assert!(refused(plan(
-        &spec(vector(3, "auto")),
-        Some(&found(vector(4, "auto")))
-    )));
-    assert!(refused(plan(
-        &spec(json!({ "type": "int" })),
-        Some(&json!({ "partitions": 2, "fields": {} }))
-    )));
+    for (declared, there, differ) in [
+        (
+            json!({ "type": "int" }),
+            json!("string"),
+            "type in the collection (string, not int)",
+        ),
+        (
+            json!({ "type": "string" }),
+            json!(["string"]),
+            "type in the collection (list of string, not string)",
+        ),
+        (
+            vector(3, "auto"),
+            vector(4, "auto"),
+            "dim in the collection (4, not 3)",
+        ),
+    ] {
+        let why = format!("field f has another {differ}: declare it as it is there, or add another field");
+        assert_eq!(plan(&spec(declared), Some(&found(there))), Step::Refuse(why));
+    }
+    let split = json!({ "partitions": 2, "fields": {} });
+    assert!(matches!(
+        plan(&spec(json!({ "type": "int" })), Some(&split)),
+        Step::Refuse(_)
+    ));
     assert_eq!(
         plan(&spec(vector(3, "flat")), Some(&found(vector(3, "auto")))),
         Step::Evolve(json!({ "fields": { "f": vector(3, "flat") } }))

@@ -1,7 +1,9 @@
 //! Rules of `Collection` and `Shard`.
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::DeleteParams;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use rhumb_crds::Collection;
 use serde_json::{Value, json};
 
 use super::{a_collection, assert_accepted, assert_refused};
@@ -112,6 +114,14 @@ async fn with_stored(cluster: &Cluster, name: &str, body: impl AsyncFnOnce(Value
     prepare(cluster, &namespace).await;
     let object = a_collection(&[("metadata.namespace", json!(namespace))]);
     cluster.apply(&object).await.expect("accepted");
+    // Without a database it would never take effect, and could be changed at will.
+    let collections: Api<Collection> = cluster.namespaced(&namespace);
+    let status = Patch::Merge(json!({ "status": { "id": "01ID" } }));
+    let name = object["metadata"]["name"].as_str().expect("a name");
+    collections
+        .patch_status(name, &PatchParams::default(), &status)
+        .await
+        .expect("in effect");
     body(object).await;
     let namespaces = cluster.all::<Namespace>();
     namespaces

@@ -121,6 +121,55 @@ async fn a_collection_that_contradicts_what_is_there_is_degraded_until_the_rever
     .await;
 }
 
+/// Only the database knows all languages: the API server lets the mistake and the revert pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_that_is_refused_goes_with_the_revert() {
+    let Some(cluster) = cluster_with_argo().await else {
+        return;
+    };
+    under_argo(&cluster, "argo-mistake", async |scenario, application| {
+        let database = a_team(scenario, application, 1).await;
+        rows::fill(&database.client().await, "words").await;
+        let mistake = words(json!({ "t": { "type": "text", "language": "klingon" } }));
+        application.commit(&[("words", Some(&mistake))]).await;
+        application.becomes("Degraded").await;
+        let (_, message) = application.shown("Collection", "words").await.expect("shown");
+        assert!(message.contains("klingon"), "{message}");
+        let revision = application.revert(1).await;
+        application.healthy_at(&revision).await;
+        rows::assert_full(&database, "words").await;
+    })
+    .await;
+}
+
+/// Data nodes are needed to delete documents: waves keep them until it is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_later_wave_a_pruned_collection_takes_its_documents_before_the_database_goes() {
+    let Some(cluster) = cluster_with_argo().await else {
+        return;
+    };
+    under_argo(&cluster, "argo-waves", async |scenario, application| {
+        let database = a_team(scenario, application, 1).await;
+        rows::fill(&database.client().await, "words").await;
+        let mut reclaimed = words(json!({}));
+        reclaimed["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"] = "1".into();
+        reclaimed["spec"]["reclaimPolicy"] = "Delete".into();
+        let revision = application.commit(&[("words", Some(&reclaimed))]).await;
+        application.healthy_at(&revision).await;
+        let revision = application.commit(&[("database", None), ("words", None)]).await;
+        application.healthy_at(&revision).await;
+        wait_for("the database is gone", READY, async || {
+            expect_eq(database.api().get_opt("one").await?.is_none(), true)
+        })
+        .await;
+        let revision = application.revert(1).await;
+        application.healthy_at(&revision).await;
+        let left = database.client().await.scan("words", "").await.expect("a scan");
+        assert_eq!(left.len(), 0, "documents outlived their collection");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_pruned_comes_back_with_its_commit() {
     let Some(cluster) = cluster_with_argo().await else {

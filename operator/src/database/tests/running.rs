@@ -82,6 +82,18 @@ async fn a_lost_pods_shards_are_placed_on_the_other_and_status_says_so() {
     assert_eq!(message, "2 of 4 shards have a leader");
 }
 
+const LONG_AGO: &str = "2026-01-01T00:00:00Z";
+const JUST_NOW: &str = "2027-01-15T08:00:00Z";
+
+/// All conditions of the object at `path` last turned at `when`.
+fn turned(world: &World, when: &str, path: &str) {
+    world.api.edit(path, |object| {
+        for condition in object["status"]["conditions"].as_array_mut().expect("conditions") {
+            condition["lastTransitionTime"] = when.into();
+        }
+    });
+}
+
 #[tokio::test]
 async fn leaders_that_change_degrade_nothing_unless_it_takes_long() {
     let world = World::serving().await;
@@ -89,11 +101,7 @@ async fn leaders_that_change_degrade_nothing_unless_it_takes_long() {
     world.settle().await;
     world.assert_condition(conditions::AVAILABLE, "False", "ShardsWithoutLeader");
     world.assert_condition(conditions::DEGRADED, "False", "AsExpected");
-    world.api.edit(&format!("{RHUMB}/vectordatabases/words"), |db| {
-        for condition in db["status"]["conditions"].as_array_mut().expect("conditions") {
-            condition["lastTransitionTime"] = "2026-01-01T00:00:00Z".into();
-        }
-    });
+    turned(&world, LONG_AGO, &format!("{RHUMB}/vectordatabases/words"));
     world.settle().await;
     world.assert_condition(conditions::DEGRADED, "True", "ShardsWithoutLeader");
 }
@@ -103,16 +111,8 @@ async fn a_slow_start_is_not_a_loss_of_leaders() {
     let world = World::serving().await;
     world.api.remove(&format!("{CORE}/pods/a"));
     world.settle().await;
-    world.api.edit(&format!("{CORE}/pods/b"), |pod| {
-        for condition in pod["status"]["conditions"].as_array_mut().expect("conditions") {
-            condition["lastTransitionTime"] = "2027-01-15T08:00:00Z".into();
-        }
-    });
-    world.api.edit(&format!("{RHUMB}/vectordatabases/words"), |db| {
-        for condition in db["status"]["conditions"].as_array_mut().expect("conditions") {
-            condition["lastTransitionTime"] = "2026-01-01T00:00:00Z".into();
-        }
-    });
+    turned(&world, JUST_NOW, &format!("{CORE}/pods/b"));
+    turned(&world, LONG_AGO, &format!("{RHUMB}/vectordatabases/words"));
     world.settle().await;
     world.assert_condition(conditions::AVAILABLE, "False", "ShardsWithoutLeader");
     world.assert_condition(conditions::DEGRADED, "False", "AsExpected");
