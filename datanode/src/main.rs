@@ -1,13 +1,11 @@
 //! `rhumb`: the data node and its command line.
 
 mod cli;
+mod memory;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Two providers are in the tree; rustls refuses to guess.

@@ -97,6 +97,7 @@ fn settings(args: Args) -> Result<Settings, rhumb_node::SettingsError> {
 }
 
 fn greet(ready: Ready) {
+    crate::memory::give_back_when_idle();
     let address = ready.address;
     let Some(ca) = ready.tls else {
         eprintln!(

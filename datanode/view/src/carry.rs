@@ -34,7 +34,7 @@ impl Codes {
             let codes = parts.get(&row.segment).filter(|codes| row.ordinal < codes.rows());
             carried.push_row(codes.ok_or(ViewError::BadMapping(*row))?, row.ordinal);
         }
-        Ok(Some(carried))
+        Ok(Some(carried.settled()))
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use rhumb_core::{FieldName, Vector, VectorIndex, VectorType};
 use rhumb_seams::CancellationToken;
 use rhumb_view::{
@@ -38,6 +40,8 @@ const STALE: u64 = 2;
 const QUERIES: usize = 200;
 /// Without writes for so long, a partition is at rest.
 const REST: Duration = Duration::from_millis(500);
+/// Beside long work, between two looks at the backlog.
+const LOOK: Duration = Duration::from_millis(100);
 /// After a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -141,17 +145,16 @@ impl Indexer {
         };
         let pinned = self.shared.pin().quietly();
         for segment in pinned.snapshot.missing_lists(field.as_str(), &grid) {
-            self.segment_lists(&pinned, &segment, field, ty, &grid).await?;
+            self.listing_meanwhile(self.segment_lists(&pinned, &segment, field, ty, &grid))
+                .await?;
         }
-        if self.shared.view.fresh_backlog(field.as_str()) >= FRESH_BACKLOG {
-            self.fresh_lists(field, View::list_fresh).await?;
-        }
+        self.list_backlog(field).await?;
         if grid.calibration().rows() == 0 {
             self.saved_calibration(field, &grid).await?;
         }
         let grown = grid.calibration().rows() * STALE < self.shared.view.snapshot().live_rows();
         if grown || grid.is_measuring_due() {
-            self.calibrate(field, ty, &grid).await?;
+            self.listing_meanwhile(self.calibrate(field, ty, &grid)).await?;
         }
         self.save_lists(field, &grid).await
     }
@@ -167,7 +170,7 @@ impl Indexer {
         let grid = match known {
             Some(grid) if !is_outgrown(&grid, rows) => Some(grid),
             known if rows < LEAST_ROWS => known,
-            _ => self.train(field, ty, rows).await?,
+            _ => self.listing_meanwhile(self.train(field, ty, rows)).await?,
         };
         if let Some(grid) = &grid {
             view.set_grid(field, Some(grid.clone()));
@@ -281,6 +284,28 @@ impl Indexer {
                 Ok(builder.finish())
             })
             .await
+    }
+
+    /// Does `work`, which may take as long as a quiet thread is given little time, and goes on
+    /// putting fresh rows into lists: searches would come to scan all that were written since.
+    async fn listing_meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+        beside(work, LOOK, || self.list_backlogs().boxed()).await
+    }
+
+    async fn list_backlogs(&self) {
+        let schema = self.shared.schema.schema();
+        for (field, _) in schema.vectors() {
+            if let Err(error) = self.list_backlog(field).await {
+                tracing::debug!(partition = self.shared.name, %error, "fresh rows stay outside lists");
+            }
+        }
+    }
+
+    async fn list_backlog(&self, field: &FieldName) -> Result<(), EngineError> {
+        match self.shared.view.fresh_backlog(field.as_str()) >= FRESH_BACKLOG {
+            true => self.fresh_lists(field, View::list_fresh).await,
+            false => Ok(()),
+        }
     }
 
     async fn fresh_lists(&self, field: &FieldName, list: ListFresh) -> Result<(), EngineError> {
@@ -459,4 +484,46 @@ fn is_outgrown(grid: &Grid, rows: u64) -> bool {
 
 fn worth_saving(segment: &Segment) -> bool {
     segment.len() >= WORTH_SAVING
+}
+
+/// Does `work`, and every now and then the chore.
+async fn beside<'a, T>(
+    work: impl Future<Output = T>,
+    every: Duration,
+    mut chore: impl FnMut() -> BoxFuture<'a, ()>,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        if let Ok(done) = tokio::time::timeout(every, &mut work).await {
+            return done;
+        }
+        chore().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_chore_is_done_beside_work_that_waits_for_it() {
+        let done = AtomicU32::new(0);
+        let work = async {
+            while done.load(Ordering::SeqCst) < 3 {
+                tokio::time::sleep(LOOK * 10).await;
+            }
+            "worked"
+        };
+        let chore = || {
+            let count = async {
+                done.fetch_add(1, Ordering::SeqCst);
+            };
+            count.boxed()
+        };
+        assert_eq!(beside(work, LOOK, chore).await, "worked");
+        let never = || -> BoxFuture<'static, ()> { unreachable!("short work") };
+        assert_eq!(beside(async { 7 }, LOOK, never).await, 7);
+    }
 }

@@ -107,7 +107,7 @@ impl ListsBuilder {
         self.strays.shrink_to_fit();
         lists.strays = self.strays;
         lists.mean_residual = (self.residuals / self.placed.len().max(1) as f64) as f32;
-        lists
+        lists.settled()
     }
 
     fn check(&self, ordinal: u32) -> Result<(), ViewError> {
@@ -196,7 +196,7 @@ impl Lists {
         }
         merged.strays = strays;
         merged.describe(parts);
-        Ok(merged)
+        Ok(merged.settled())
     }
 
     /// Residuals are those of the parts, rows left out included.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::error::ViewError;
-use crate::kernels::{BLOCK_ROWS, GROUP_BYTES};
+use crate::kernels::{BLOCK_ROWS, GROUP_BYTES, on_huge_pages};
 
 use super::bytes::{Reader, Writer};
 use super::grid::Grid;
@@ -95,7 +95,13 @@ impl Lists {
         };
         reader.check(lists.is_consistent())?;
         reader.finish()?;
-        Ok(lists)
+        Ok(lists.settled())
+    }
+
+    /// Finished: from now on they are only read.
+    pub(super) fn settled(self) -> Self {
+        on_huge_pages(&self.bits);
+        self
     }
 
     /// What every reader of the arrays relies on.

@@ -159,7 +159,7 @@ impl CodesBuilder {
             }
             Body::Packed(packed) => packed.words.shrink_to_fit(),
         }
-        self.codes
+        self.codes.settled()
     }
 
     fn check(&self, shape_fits: bool) -> Result<(), ViewError> {

@@ -78,7 +78,7 @@ impl Codes {
         let codes = Self { ty, present, body };
         reader.check(codes.fits_its_element())?;
         reader.finish()?;
-        Ok(codes)
+        Ok(codes.settled())
     }
 
     fn fits_its_element(&self) -> bool {

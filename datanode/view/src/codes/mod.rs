@@ -19,7 +19,7 @@ use rhumb_core::{Vector, VectorType};
 
 use crate::bits::Bits;
 use crate::error::ViewError;
-use crate::kernels::prefetch;
+use crate::kernels::{on_huge_pages, prefetch};
 use crate::score::Scorer;
 
 #[derive(Debug)]
@@ -124,6 +124,15 @@ impl Codes {
     /// How a field is indexed does not change its codes.
     pub fn is_of(&self, ty: &VectorType) -> bool {
         (self.ty.dim, self.ty.metric, self.ty.element) == (ty.dim, ty.metric, ty.element)
+    }
+
+    /// Finished: from now on they are only read.
+    pub(crate) fn settled(self) -> Self {
+        match &self.body {
+            Body::Scaled(scaled) => on_huge_pages(&scaled.codes),
+            Body::Packed(packed) => on_huge_pages(&packed.words),
+        }
+        self
     }
 
     pub(crate) fn present(&self) -> &Bits {

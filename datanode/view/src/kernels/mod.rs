@@ -6,19 +6,21 @@
 //! score is the same bits on every machine.
 //!
 //! The only module of the crate that may say `unsafe`: to call a function compiled for
-//! instructions that `choose` has seen on this processor, and to load whole registers
-//! from slices whose length was checked.
+//! instructions that `choose` has seen on this processor, to load whole registers from
+//! slices whose length was checked, and to ask the kernel for huge pages.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 mod lanes;
+mod pages;
 #[cfg(test)]
 mod tests;
 
 use std::sync::OnceLock;
 
 pub(crate) use lanes::{Extent, Quantised};
+pub(crate) use pages::on_huge_pages;
 
 /// Rows and columns of one tile of products.
 pub(crate) const TILE_ROWS: usize = 6;

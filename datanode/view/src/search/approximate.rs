@@ -181,10 +181,14 @@ impl Reach {
             limits,
             rows,
             listed,
-            list_rows: (listed as f32 / grid.lists() as f32).max(1.0)
-                * (scan.spec.k as f32 / HITS as f32).max(1.0),
+            list_rows: rows_per_list(listed, grid.lists()) * (scan.spec.k as f32 / HITS as f32).max(1.0),
         })
     }
+}
+
+/// What a list is when it is said how many were gone through.
+pub(super) fn rows_per_list(listed: u64, lists: usize) -> f32 {
+    (listed as f32 / lists as f32).max(1.0)
 }
 
 /// Parts on one grid that can place the query.
@@ -298,12 +302,7 @@ impl Walk<'_, '_> {
         self.strays()?;
         let mut keys = self.aim.keys().to_vec();
         let lists = keys.len();
-        let mean = self
-            .parts
-            .iter()
-            .map(|part| part.lists.listed() as usize)
-            .sum::<usize>()
-            / lists;
+        let mean = self.reach.listed as usize / lists;
         // Enough lists for a first bar, then only those that it leaves.
         let first = FIRST_LISTS.max(2 * self.scan.spec.k / mean.max(1));
         let pack_all =

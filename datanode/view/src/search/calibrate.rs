@@ -14,6 +14,7 @@ use crate::score::Scorer;
 use crate::snapshot::Snapshot;
 
 use super::SearchSpec;
+use super::approximate::rows_per_list;
 use super::exact::Scan;
 use super::finalists::Finalists;
 
@@ -202,7 +203,7 @@ impl<'a> Measuring<'a> {
     /// How many lists a search has gone through when it comes to each, as rows make lists.
     fn rows_before(&self, aim: &Aim) -> Vec<f32> {
         let order = in_order(aim.keys());
-        let of_a_list = (self.listed() as f32 / order.len() as f32).max(1.0);
+        let of_a_list = rows_per_list(self.listed(), order.len());
         let mut before = vec![0.0; order.len()];
         let mut rows = 0;
         for list in order {
