@@ -7,9 +7,10 @@ Without --base it makes its data: clusters that touch, and queries of which ever
 outside all of them.  The server gets one core and the client another; a peer, which has no
 server to pay for, gets the server's.  Every peer is given its smallest sufficient setting.
 """
-import argparse, base64, http.client, json, os, subprocess, sys, tempfile, threading, time
+import argparse, os, tempfile, time
 from collections import Counter
 import numpy as np
+from server import Server, arguments, b64, say
 
 args = argparse.ArgumentParser()
 args.add_argument("--rows", type=int, default=100_000)
@@ -17,16 +18,10 @@ args.add_argument("--dim", type=int, default=384)
 args.add_argument("--base", help="rows as little-endian f32")
 args.add_argument("--queries", help="queries as little-endian f32")
 args.add_argument("--fresh", type=float, default=0.17, help="share of rows that come after the index")
-args.add_argument("--recall", type=float, default=0.95)
-args.add_argument("--seconds", type=float, default=4)
 args.add_argument("--peers", default="qdrant,faiss,hnswlib")
-args.add_argument("--skip", default="", help="of: rhumb,filters,fresh,restart,load,recall")
-args.add_argument("--server", required=True, help="the rhumb binary")
-args.add_argument("--replay", required=True, help="the replay binary")
-args.add_argument("--store")
-args.add_argument("--cores", default="0,1", help="the server's and the client's")
+args.add_argument("--skip", default="", help="of: rhumb,filters,fresh,restart,load,recall,memory")
+arguments(args)
 A = args.parse_args()
-CORE, CLIENT = (int(c) for c in A.cores.split(","))
 rng = np.random.default_rng(7)
 K = 10
 
@@ -67,8 +62,6 @@ FILTERS = {
 }
 if "filters" in A.skip:
     FILTERS = {"none": FILTERS["none"]}
-b64 = lambda v: "b64:" + base64.b64encode(v.astype("<f4").tobytes()).decode()
-say = lambda *a: print(*a, flush=True)
 
 
 def truth(rows, mask):
@@ -80,156 +73,81 @@ def truth(rows, mask):
     return [set(row) for row in np.take_along_axis(best, order, 1)]
 
 
-class Server:
-    def __init__(self, store):
-        self.store = store
-        self.port = 17480
-        self.start()
-
-    def start(self):
-        begun = time.time()
-        command = ["taskset", "-c", str(CORE), A.server, "serve", "--dev", "--store", f"file://{self.store}", "--listen", f"127.0.0.1:{self.port}"]
-        self.process = subprocess.Popen(command, stderr=open(self.store + ".log", "a"))
-        while True:
-            try:
-                self.http = http.client.HTTPConnection("127.0.0.1", self.port)
-                if self.call("GET", "/readyz")[0] == 200:
-                    return time.time() - begun
-            except OSError:
-                time.sleep(0.005)
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-    def call(self, method, path, body=None):
-        for attempt in (1, 2):
-            try:
-                self.http.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
-                answer = self.http.getresponse()
-                break
-            except (ConnectionError, http.client.HTTPException):
-                # The server closes what is idle for 30 s, as while the truth is worked out.
-                self.http.close()
-                if attempt == 2:
-                    raise
-        text = answer.read()
-        try:
-            return answer.status, json.loads(text)
-        except ValueError:
-            return answer.status, text
-
-    def cpu(self):
-        fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def memory(self):
-        lines = dict(l.split(":", 1) for l in open(f"/proc/{self.process.pid}/smaps_rollup").read().splitlines()[1:])
-        return {k: int(lines[k].split()[0]) // 1024 for k in ("Pss_Anon", "Pss")}
-
-    def load(self, first, end):
-        """Two connections, batches of 1,000; rows per second."""
-        starts, lock = iter(range(first, end, 1000)), threading.Lock()
-
-        def loader():
-            http_ = http.client.HTTPConnection("127.0.0.1", self.port)
-            while True:
-                with lock:
-                    i = next(starts, None)
-                if i is None:
-                    return
-                m = min(1000, end - i)
-                ids = list(range(i, i + m))
-                body = {"upsert_columns": {"id": ids, "e": b64(X[i : i + m]), "u": uniform[i : i + m].tolist(), "c": correlated[i : i + m].tolist()}}
-                http_.request("POST", "/v1/collections/c/documents", json.dumps(body), {"content-type": "application/json"})
-                answer = http_.getresponse()
-                text = answer.read()
-                assert answer.status == 200, (answer.status, text[:300])
-
-        begun = time.time()
-        loaders = [threading.Thread(target=loader) for _ in range(2)]
-        [l.start() for l in loaders]
-        [l.join() for l in loaders]
-        return (end - first) / (time.time() - begun)
-
-    def recall(self, filter_, expected, **how):
-        found = 0
-        for q, best in zip(Q, expected):
-            body = {"vector": b64(q), "k": K, "recall": A.recall, **how}
-            if filter_:
-                body["filter"] = filter_
-            status, answer = self.call("POST", "/v1/collections/c/query", body)
-            assert status == 200, answer
-            found += len(best & {hit["id"] for hit in answer["hits"]})
-        return found / len(Q) / K
-
-    def replay(self, filter_, connections=1, rate=0, seconds=None):
-        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-            for q in Q:
-                body = {"vector": [round(float(x), 7) for x in q], "k": K, "recall": A.recall}
-                if filter_:
-                    body["filter"] = filter_
-                file.write(json.dumps(body) + "\n")
-            file.flush()
-            command = ["taskset", "-c", str(CLIENT), A.replay, f"127.0.0.1:{self.port}", "/v1/collections/c/query", file.name, f"connections={connections}", f"seconds={seconds or A.seconds}", f"rate={rate}"]
-            return json.loads(subprocess.check_output(command))
+def recall(server, filter_, expected):
+    found = 0
+    for q, best in zip(Q, expected):
+        answer = server.query({"vector": b64(q), "k": K, "recall": A.recall, **filtered(filter_)})
+        found += len(best & {hit["id"] for hit in answer["hits"]})
+    return found / len(Q) / K
 
 
-def settled(server):
-    """Until nothing runs in the background any more."""
-    while True:
-        before = server.cpu()
-        time.sleep(1)
-        if server.cpu() - before < 0.03:
-            return
+def filtered(filter_):
+    return {"filter": filter_} if filter_ else {}
+
+
+def bodies(filter_):
+    """As a client without base64 sends them."""
+    return [{"vector": [round(float(x), 7) for x in q], "k": K, "recall": A.recall, **filtered(filter_)} for q in Q]
+
+
+def columns(i, j):
+    return {"e": b64(X[i:j]), "u": uniform[i:j].tolist(), "c": correlated[i:j].tolist()}
 
 
 def rhumb():
-    store = A.store or tempfile.mkdtemp(prefix="rhumb-compare-")
-    server = Server(store)
-    status, answer = server.call("PUT", "/v1/collections/c", {"fields": {"e": {"type": "vector", "dim": A.dim, "metric": "cosine"}, "u": "int", "c": "int"}})
-    assert status in (200, 201), answer
+    server = Server(A)
+    time.sleep(2)
+    empty = server.memory()["Pss"]
+    server.create({"e": {"type": "vector", "dim": A.dim, "metric": "cosine"}, "u": "int", "c": "int"})
     if "load" not in A.skip:
-        say(f"rhumb: ingest {server.load(0, N):,.0f} rows/s acknowledged, 2 connections, batches of 1,000")
+        say(f"rhumb: ingest {server.load(0, N, columns):,.0f} rows/s acknowledged, 2 connections, batches of 1,000")
         begun = time.time()
-        server.call("POST", "/v1/collections/c/optimize", {"wait": True})
+        server.optimize()
         say(f"rhumb: optimize {time.time() - begun:.1f} s; {server.cpu():.1f} CPU s since the start")
-    settled(server)
+    server.settled()
     measure(server, N, "")
-    peak = server.replay(None, connections=4)["qps"]
-    half = server.replay(None, connections=8, rate=peak / 2)
+    peak = server.replay(bodies(None), connections=4)["qps"]
+    half = server.replay(bodies(None), connections=8, rate=peak / 2)
     say(f"rhumb: 4 connections {peak:,.0f} QPS; evenly spaced at half of it: p50 {half['p50_ms']:.3f} p99 {half['p99_ms']:.3f} ms = {half['p99_ms'] / half['p50_ms']:.2f} x")
-    say(f"rhumb: memory {server.memory()} MB, raw vectors {N * A.dim * 4 >> 20} MB")
+    say_memory(server, empty)
     if "restart" not in A.skip:
         server.stop()
         begun = time.time()
         server.start()
-        status, answer = server.call("POST", "/v1/collections/c/query", {"vector": b64(Q[0]), "k": K})
+        server.query({"vector": b64(Q[0]), "k": K})
         say(f"rhumb: kill -9 to first answer {time.time() - begun:.2f} s")
-        settled(server)
+        server.settled()
         measure(server, N, "restarted, ", only_none=True)
-        say(f"rhumb: memory {server.memory()} MB")
+        say_memory(server, empty)
     if "fresh" not in A.skip and TOTAL > N:
-        say(f"rhumb: fresh ingest {server.load(N, TOTAL):,.0f} rows/s")
-        settled(server)
+        say(f"rhumb: fresh ingest {server.load(N, TOTAL, columns):,.0f} rows/s")
+        server.settled()
         measure(server, TOTAL, "17 % fresh, ")
     server.stop()
+
+
+def say_memory(server, empty):
+    """When nothing was asked for long enough that an idle server has given back what it can."""
+    if "memory" in A.skip:
+        return
+    time.sleep(60)
+    now, raw = server.memory(), N * A.dim * 4 / 2**20
+    say(f"rhumb: memory {now} MB after 60 s, {now['Pss'] - empty} MB more than an empty server = {(now['Pss'] - empty) / raw:.2f} of the raw vectors")
 
 
 def measure(server, rows, label, only_none=False):
     for name, (filter_, mask) in FILTERS.items():
         if only_none and name != "none":
             continue
-        recall = server.recall(filter_, truth(rows, mask)) if "recall" not in A.skip else float("nan")
-        fast = server.replay(filter_)
-        full = server.replay(filter_, connections=4)["qps"]
+        found = recall(server, filter_, truth(rows, mask)) if "recall" not in A.skip else float("nan")
+        fast = server.replay(bodies(filter_))
+        full = server.replay(bodies(filter_), connections=4)["qps"]
         looked = Counter()
         for q in Q[:100]:
-            body = {"vector": b64(q), "k": K, "recall": A.recall, "explain": True, **({"filter": filter_} if filter_ else {})}
-            explain = server.call("POST", "/v1/collections/c/query", body)[1]["explain"]
+            explain = server.query({"vector": b64(q), "k": K, "recall": A.recall, "explain": True, **filtered(filter_)})["explain"]
             looked.update({k: explain[k] / 100 for k in ("rows_scanned", "rows_rescored", "segments", "fresh_rows")})
         looked = {k: round(v) for k, v in looked.items()}
-        say(f"rhumb: {label}{name:16} recall {recall:.4f}  {fast['qps']:7,.0f} QPS ({full:,.0f} with 4 connections)  p50 {fast['p50_ms']:.3f}  p99 {fast['p99_ms']:.3f} ms  {looked}")
+        say(f"rhumb: {label}{name:16} recall {found:.4f}  {fast['qps']:7,.0f} QPS ({full:,.0f} with 4 connections)  p50 {fast['p50_ms']:.3f}  p99 {fast['p99_ms']:.3f} ms  {looked}")
 
 
 def sufficient(search, expected, settings):
@@ -339,6 +257,6 @@ def qdrant_peer():
 say(f"{N:,} x {A.dim} and {TOTAL - N:,} more, {len(Q)} queries, recall {A.recall}")
 if "rhumb" not in A.skip:
     rhumb()
-os.sched_setaffinity(0, {CORE})
+os.sched_setaffinity(0, {int(A.cores.split(",")[0])})
 for peer in filter(None, A.peers.split(",")):
     {"faiss": faiss_peer, "hnswlib": hnswlib_peer, "qdrant": qdrant_peer}[peer]()

@@ -1,5 +1,5 @@
 //! Approximate search on this machine, in CPU time of one core:
-//! `cargo run -p rhumb-view --example ann_speed -- [--base file --queries file] [--dim 384] [--rows 100000] [--metric cosine]`.
+//! `cargo run -p rhumb-view --example ann_speed -- [--base file --queries file] [--dim 384] [--rows 100000] [--k 10] [--metric cosine]`.
 //! Files are raw little-endian f32, row after row.  Without them: clusters, every tenth
 //! query outside of all.  Ratios, not promises.
 
@@ -21,8 +21,6 @@ use rhumb_view::{
 use roaring::RoaringBitmap;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-const K: usize = 10;
 
 /// CPU time of this thread since some point.
 struct Instant(Duration);
@@ -137,6 +135,7 @@ struct Args {
     queries: String,
     dim: usize,
     rows: usize,
+    k: usize,
     metric: Metric,
 }
 
@@ -147,6 +146,7 @@ impl Args {
             queries: String::new(),
             dim: 384,
             rows: 100_000,
+            k: 10,
             metric: Metric::Cosine,
         };
         let mut words = std::env::args().skip(1);
@@ -157,6 +157,7 @@ impl Args {
                 "--queries" => args.queries = value,
                 "--dim" => args.dim = value.parse()?,
                 "--rows" => args.rows = value.parse()?,
+                "--k" => args.k = value.parse()?,
                 "--metric" => {
                     args.metric = match value.as_str() {
                         "cosine" => Metric::Cosine,
@@ -178,6 +179,7 @@ struct Bench<'a> {
     data: Data,
     ty: VectorType,
     field: FieldName,
+    k: usize,
     view: View,
 }
 
@@ -204,6 +206,7 @@ fn main() -> Result<()> {
         data,
         ty,
         field,
+        k: args.k,
         view: View::new(),
     };
     let rows = bench.data.rows();
@@ -380,7 +383,7 @@ impl Bench<'_> {
             field: &self.field,
             ty: &self.ty,
             query: &queries[0],
-            k: K,
+            k: self.k,
             mask,
             accuracy,
             cancel: &|| false,
@@ -440,7 +443,7 @@ impl Bench<'_> {
         let allowed = |at: &usize| mask.is_none_or(|mask| mask.contains(RowRef::new(segment, *at as u32)));
         let score = |at: usize| Some((scorer.score_f32(self.data.row(at))?, at as u64));
         let mut scored: Vec<(f32, u64)> = (0..rows).filter(allowed).filter_map(score).collect();
-        let k = K.min(scored.len());
+        let k = self.k.min(scored.len());
         if k < scored.len() {
             scored.select_nth_unstable_by(k, |a, b| b.0.total_cmp(&a.0));
         }
