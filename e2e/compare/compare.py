@@ -10,7 +10,7 @@ server to pay for, gets the server's.  Every peer is given its smallest sufficie
 import argparse, os, tempfile, time
 from collections import Counter
 import numpy as np
-from server import Server, arguments, b64, say
+from server import Server, arguments, b64, cores, numbers, per_second, say
 
 args = argparse.ArgumentParser()
 args.add_argument("--rows", type=int, default=100_000)
@@ -86,8 +86,7 @@ def filtered(filter_):
 
 
 def bodies(filter_):
-    """As a client without base64 sends them."""
-    return [{"vector": [round(float(x), 7) for x in q], "k": K, "recall": A.recall, **filtered(filter_)} for q in Q]
+    return [{"vector": numbers(q), "k": K, "recall": A.recall, **filtered(filter_)} for q in Q]
 
 
 def columns(i, j):
@@ -156,12 +155,7 @@ def sufficient(search, expected, settings):
         found = sum(len(best & set(search(q, setting))) for q, best in zip(QN, expected)) / len(Q) / K
         if found >= A.recall:
             break
-    begun, rounds = time.time(), 0
-    while time.time() - begun < A.seconds:
-        for q in QN:
-            search(q, setting)
-        rounds += 1
-    return setting, found, rounds * len(Q) / (time.time() - begun)
+    return setting, found, per_second(lambda q: search(q, setting), QN, A.seconds)
 
 
 EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
@@ -257,6 +251,6 @@ def qdrant_peer():
 say(f"{N:,} x {A.dim} and {TOTAL - N:,} more, {len(Q)} queries, recall {A.recall}")
 if "rhumb" not in A.skip:
     rhumb()
-os.sched_setaffinity(0, {int(A.cores.split(",")[0])})
+os.sched_setaffinity(0, cores(A)[:1])
 for peer in filter(None, A.peers.split(",")):
     {"faiss": faiss_peer, "hnswlib": hnswlib_peer, "qdrant": qdrant_peer}[peer]()

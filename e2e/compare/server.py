@@ -3,6 +3,8 @@ import base64, http.client, json, os, subprocess, tempfile, threading, time
 
 b64 = lambda v: "b64:" + base64.b64encode(v.astype("<f4").tobytes()).decode()
 say = lambda *a: print(*a, flush=True)
+# As a client without base64 sends it.
+numbers = lambda v: [round(float(x), 7) for x in v]
 
 
 def arguments(args):
@@ -15,10 +17,25 @@ def arguments(args):
     args.add_argument("--cores", default="0,1", help="the server's and the client's")
 
 
+def cores(args):
+    """The server's, which a peer in this process gets instead, and the client's."""
+    return [int(core) for core in args.cores.split(",")]
+
+
+def per_second(ask, queries, seconds):
+    """How many are answered when they are asked round and round, in this process."""
+    begun, rounds = time.time(), 0
+    while time.time() - begun < seconds:
+        for query in queries:
+            ask(query)
+        rounds += 1
+    return rounds * len(queries) / (time.time() - begun)
+
+
 class Server:
     def __init__(self, args):
         self.args = args
-        self.core, self.client = (int(c) for c in args.cores.split(","))
+        self.core, self.client = cores(args)
         self.store = args.store or tempfile.mkdtemp(prefix="rhumb-compare-")
         self.port = 17480
         self.start()

@@ -6,10 +6,10 @@
 Without files it makes texts of words by Zipf, and vectors at random.  The server gets one core and
 the client another; tantivy, which has no server to pay for, gets the server's.
 """
-import argparse, os, time
+import argparse, os
 import numpy as np
 import tantivy
-from server import Server, arguments, b64, say
+from server import Server, arguments, b64, cores, numbers, per_second, say
 
 args = argparse.ArgumentParser()
 args.add_argument("--rows", type=int, default=100_000)
@@ -38,7 +38,7 @@ ASKED = lines(A.asked, 1000) if A.asked else made(1000, 3)
 N = len(TEXTS)
 vectors = lambda path, n: np.fromfile(path, "<f4").reshape(-1, A.dim)[:n] if path else rng.standard_normal((n, A.dim)).astype("f4")
 X, Q = vectors(A.base, N), vectors(A.queries, len(ASKED))
-vector = [[round(float(x), 7) for x in q] for q in Q]
+vector = [numbers(q) for q in Q]
 LEGS = {
     "text": [{"text": text, "k": K} for text in ASKED],
     "vector": [{"vector": v, "k": K, "recall": A.recall} for v in vector],
@@ -97,13 +97,9 @@ def peer(found):
     for query, best in zip(queries, found):
         hits = {searcher.doc(address)["id"][0] for _, address in searcher.search(query, K).hits}
         same, wanted = same + len(hits & set(best)), wanted + len(hits)
-    os.sched_setaffinity(0, {int(A.cores.split(",")[0])})
-    begun, rounds = time.time(), 0
-    while time.time() - begun < A.seconds:
-        for query in queries:
-            searcher.search(query, K)
-        rounds += 1
-    say(f"tantivy: {rounds * len(queries) / (time.time() - begun):,.0f} QPS (in process, {searcher.num_segments} segments, queries parsed before); {same / max(wanted, 1):.3f} of its hits are ours")
+    os.sched_setaffinity(0, cores(A)[:1])
+    qps = per_second(lambda query: searcher.search(query, K), queries, A.seconds)
+    say(f"tantivy: {qps:,.0f} QPS (in process, {searcher.num_segments} segments, queries parsed before); {same / max(wanted, 1):.3f} of its hits are ours")
 
 
 say(f"{N:,} texts, {len(ASKED)} queries")

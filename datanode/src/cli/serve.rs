@@ -7,6 +7,7 @@ use rhumb_node::{ByteSize, KeySource, Ready, SecuritySource, Settings, Source};
 
 use super::fail;
 use super::keys::KeyArgs;
+use crate::memory::give_back_when_idle;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -61,7 +62,11 @@ pub async fn run(args: Args) -> ExitCode {
         Err(e) => return fail(&e.to_string()),
     };
     let settings = Settings { cluster, ..settings };
-    match rhumb_node::serve(settings, greet).await {
+    let serving = rhumb_node::serve(settings, |ready| {
+        give_back_when_idle();
+        greet(ready);
+    });
+    match serving.await {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(e) => fail(&e.to_string()),
     }
@@ -97,7 +102,6 @@ fn settings(args: Args) -> Result<Settings, rhumb_node::SettingsError> {
 }
 
 fn greet(ready: Ready) {
-    crate::memory::give_back_when_idle();
     let address = ready.address;
     let Some(ca) = ready.tls else {
         eprintln!(

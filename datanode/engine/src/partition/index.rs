@@ -88,15 +88,9 @@ impl Indexer {
         }
     }
 
-    /// Nothing has come for a while: what is left outside lists goes in now.  What fails is
-    /// left for the next round.
+    /// Nothing has come for a while: what is left outside lists goes in now.
     async fn at_rest(&self) {
-        let schema = self.shared.schema.schema();
-        for (field, _) in schema.vectors() {
-            if let Err(error) = self.fresh_lists(field, View::list_fresh_at_rest).await {
-                tracing::debug!(partition = self.shared.name, %error, "fresh rows stay outside lists");
-            }
-        }
+        self.list_fields(0, View::list_fresh_at_rest).await;
     }
 
     async fn round(&self) -> Result<(), EngineError> {
@@ -148,7 +142,7 @@ impl Indexer {
             self.listing_meanwhile(self.segment_lists(&pinned, &segment, field, ty, &grid))
                 .await?;
         }
-        self.list_backlog(field).await?;
+        self.fresh_lists(field, FRESH_BACKLOG, View::list_fresh).await?;
         if grid.calibration().rows() == 0 {
             self.saved_calibration(field, &grid).await?;
         }
@@ -289,26 +283,25 @@ impl Indexer {
     /// Does `work`, which may take as long as a quiet thread is given little time, and goes on
     /// putting fresh rows into lists: searches would come to scan all that were written since.
     async fn listing_meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
-        beside(work, LOOK, || self.list_backlogs().boxed()).await
+        let list = || self.list_fields(FRESH_BACKLOG, View::list_fresh).boxed();
+        beside(work, LOOK, list).await
     }
 
-    async fn list_backlogs(&self) {
+    /// As `fresh_lists`, for every field.  What fails is left for the next round.
+    async fn list_fields(&self, least: u64, list: ListFresh) {
         let schema = self.shared.schema.schema();
         for (field, _) in schema.vectors() {
-            if let Err(error) = self.list_backlog(field).await {
+            if let Err(error) = self.fresh_lists(field, least, list).await {
                 tracing::debug!(partition = self.shared.name, %error, "fresh rows stay outside lists");
             }
         }
     }
 
-    async fn list_backlog(&self, field: &FieldName) -> Result<(), EngineError> {
-        match self.shared.view.fresh_backlog(field.as_str()) >= FRESH_BACKLOG {
-            true => self.fresh_lists(field, View::list_fresh).await,
-            false => Ok(()),
+    /// Once `least` rows wait.
+    async fn fresh_lists(&self, field: &FieldName, least: u64, list: ListFresh) -> Result<(), EngineError> {
+        if self.shared.view.fresh_backlog(field.as_str()) < least {
+            return Ok(());
         }
-    }
-
-    async fn fresh_lists(&self, field: &FieldName, list: ListFresh) -> Result<(), EngineError> {
         let (shared, field) = (self.shared.clone(), field.clone());
         self.quietly("fresh lists", move |cancel| list(&shared.view, &field, cancel))
             .await?;

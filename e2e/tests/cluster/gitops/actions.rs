@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{a_team, cluster_with_argo, under_argo};
+use super::{a_team, under_argo};
 use crate::harness::database::READY;
 use crate::harness::machine::for_a_while;
 use crate::harness::wait::expect_eq;
@@ -13,10 +13,7 @@ const MOMENT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_is_restarted_paused_and_resumed() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-actions", async |scenario, application| {
+    under_argo("argo-actions", async |scenario, application| {
         let database = a_team(scenario, application, 2).await;
         let namespace = &scenario.namespace;
         let offered = async |restart: bool, pause: bool, resume: bool| {

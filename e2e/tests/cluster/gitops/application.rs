@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::task::AbortHandle;
 
+use super::cluster_with_argo;
 use crate::harness::scenario::{Scenario, scenario};
 use crate::harness::wait::expect_eq;
-use crate::harness::{Cluster, wait_for};
+use crate::harness::wait_for;
 
 /// As argocd.sh starts them.
 const SERVER: &str = "http://127.0.0.1:18080";
@@ -69,10 +70,13 @@ pub struct Application {
     witness: AbortHandle,
 }
 
-/// Runs `body` with an Application for a namespace of its own.  It syncs by itself, prunes
-/// and heals; its repository has nothing of Rhumb yet.
-pub async fn under_argo(cluster: &Cluster, name: &str, body: impl AsyncFnOnce(&Scenario<'_>, &Application)) {
-    scenario(cluster, name, async |scenario| {
+/// Runs `body` with an Application for a namespace of its own, where there is an Argo CD.  It
+/// syncs by itself, prunes and heals; its repository has nothing of Rhumb yet.
+pub async fn under_argo(name: &str, body: impl AsyncFnOnce(&Scenario<'_>, &Application)) {
+    let Some(cluster) = cluster_with_argo().await else {
+        return;
+    };
+    scenario(&cluster, name, async |scenario| {
         let application = Application::start(scenario, "", json!({})).await;
         application
             .watched(async || body(scenario, &application).await)

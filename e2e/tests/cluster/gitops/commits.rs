@@ -14,10 +14,7 @@ use crate::harness::{rows, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_scales_a_database_and_adds_a_field() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-commit", async |scenario, application| {
+    under_argo("argo-commit", async |scenario, application| {
         let database = a_team(scenario, application, 1).await;
         let client = database.client().await;
         rows::fill(&client, "words").await;
@@ -93,10 +90,7 @@ async fn refused(application: &Application, why: &str) {
 /// What only the database can know: the collection is there already, and another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collection_that_contradicts_what_is_there_is_degraded_until_the_revert() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-degraded", async |scenario, application| {
+    under_argo("argo-degraded", async |scenario, application| {
         let database = a_team(scenario, application, 1).await;
         let client = database.client().await;
         let fields = json!({ "fields": { "n": "string" } });
@@ -124,10 +118,7 @@ async fn a_collection_that_contradicts_what_is_there_is_degraded_until_the_rever
 /// Only the database knows all languages: the API server lets the mistake and the revert pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_field_that_is_refused_goes_with_the_revert() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-mistake", async |scenario, application| {
+    under_argo("argo-mistake", async |scenario, application| {
         let database = a_team(scenario, application, 1).await;
         rows::fill(&database.client().await, "words").await;
         let mistake = words(json!({ "t": { "type": "text", "language": "klingon" } }));
@@ -145,10 +136,7 @@ async fn a_field_that_is_refused_goes_with_the_revert() {
 /// Data nodes are needed to delete documents: waves keep them until it is done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_later_wave_a_pruned_collection_takes_its_documents_before_the_database_goes() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-waves", async |scenario, application| {
+    under_argo("argo-waves", async |scenario, application| {
         let database = a_team(scenario, application, 1).await;
         rows::fill(&database.client().await, "words").await;
         let mut reclaimed = words(json!({}));
@@ -172,10 +160,7 @@ async fn in_a_later_wave_a_pruned_collection_takes_its_documents_before_the_data
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_pruned_comes_back_with_its_commit() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-pruned", async |scenario, application| {
+    under_argo("argo-pruned", async |scenario, application| {
         let database = a_team(scenario, application, 2).await;
         rows::fill(&database.client().await, "words").await;
         let before = database.ready().await.status.expect("a status").database_uid;
@@ -183,8 +168,8 @@ async fn a_database_that_is_pruned_comes_back_with_its_commit() {
         application.healthy_at(&revision).await;
         let all = ListParams::default();
         let (deployments, services): (Api<Deployment>, Api<Service>) = (
-            cluster.namespaced(&scenario.namespace),
-            cluster.namespaced(&scenario.namespace),
+            scenario.cluster.namespaced(&scenario.namespace),
+            scenario.cluster.namespaced(&scenario.namespace),
         );
         wait_for("the database and its children are gone", READY, async || {
             expect_eq(database.api().get_opt("one").await?.is_none(), true)?;

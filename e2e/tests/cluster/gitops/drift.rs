@@ -6,17 +6,14 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::{a_team, cluster_with_argo, under_argo};
+use super::{a_team, under_argo};
 use crate::harness::database::READY;
 use crate::harness::wait::expect_eq;
 use crate::harness::{rows, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spec_that_is_edited_by_hand_follows_git_again() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-drift", async |scenario, application| {
+    under_argo("argo-drift", async |scenario, application| {
         let database = a_team(scenario, application, 2).await;
         let before = application.now().await.expect("there");
         let edit = Patch::Merge(json!({ "spec": { "dataNodes": { "replicas": 1 } } }));
@@ -39,13 +36,10 @@ async fn a_spec_that_is_edited_by_hand_follows_git_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn children_are_the_operators_and_no_business_of_argo_cd() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-children", async |scenario, application| {
+    under_argo("argo-children", async |scenario, application| {
         let database = a_team(scenario, application, 2).await;
         let synced = application.now().await.expect("there");
-        let deployments: Api<Deployment> = cluster.namespaced(&scenario.namespace);
+        let deployments: Api<Deployment> = scenario.cluster.namespaced(&scenario.namespace);
         let all = deployments.list(&ListParams::default()).await.expect("listed");
         let edit = Patch::Merge(json!({ "spec": { "replicas": 1 } }));
         for deployment in &all {
@@ -59,7 +53,7 @@ async fn children_are_the_operators_and_no_business_of_argo_cd() {
             edited.expect("edited");
         }
         assert_eq!(all.items.len(), 1);
-        let services: Api<Service> = cluster.namespaced(&scenario.namespace);
+        let services: Api<Service> = scenario.cluster.namespaced(&scenario.namespace);
         let deleted = services.delete("one", &DeleteParams::default()).await;
         deleted.expect("deleted");
         database.ready().await;
@@ -78,10 +72,7 @@ async fn children_are_the_operators_and_no_business_of_argo_cd() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_deleted_by_hand_is_made_again_with_its_data() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-deleted", async |scenario, application| {
+    under_argo("argo-deleted", async |scenario, application| {
         let database = a_team(scenario, application, 1).await;
         rows::fill(&database.client().await, "words").await;
         let before = database.ready().await;

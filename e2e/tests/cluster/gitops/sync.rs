@@ -66,10 +66,7 @@ async fn a_database_in_git_is_healthy_when_it_is_ready_and_never_differs_again()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_wave_waits_until_the_database_is_ready() {
-    let Some(cluster) = cluster_with_argo().await else {
-        return;
-    };
-    under_argo(&cluster, "argo-wave", async |scenario, application| {
+    under_argo("argo-wave", async |scenario, application| {
         let database = scenario.unborn("one").await;
         let mut words = words(json!({}));
         words["metadata"]["annotations"] = json!({ "argocd.argoproj.io/sync-wave": "1" });
@@ -78,7 +75,7 @@ async fn the_next_wave_waits_until_the_database_is_ready() {
             .await;
         application.healthy_at(&revision).await;
         let ready = database.condition(conditions::READY).await.expect("a condition");
-        let collections: Api<Collection> = cluster.namespaced(&scenario.namespace);
+        let collections: Api<Collection> = scenario.cluster.namespaced(&scenario.namespace);
         let words = collections.get("words").await.expect("there");
         let made = words.metadata.creation_timestamp.expect("a time");
         assert!(made.0 >= ready.last_transition_time.0, "{made:?}, {ready:?}");
